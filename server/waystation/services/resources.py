@@ -1,0 +1,24 @@
+"""The resources of a process that serves requests, passed to every use case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from waystation.catalog import Project
+from waystation.config import Settings
+from waystation.events import EventLog
+from waystation.services.graph_host import GraphHost
+from waystation.services.wakeups import Wakeups
+from waystation_db.pool import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything a use case may need. `db`, `log` and `wakeups` belong to the API's loop."""
+
+    settings: Settings
+    project: Project
+    db: Database
+    graphs: GraphHost
+    log: EventLog
+    wakeups: Wakeups
