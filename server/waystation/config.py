@@ -1,0 +1,347 @@
+"""The server's settings: the only module that reads the environment, once, when a process starts.
+
+Addresses, secrets and limits come from here; what a project is made of comes from `langgraph.json`
+(`catalog/project.py`). Each field says its variables, its unit and a sentence; `docs/configuration.md` repeats them and
+a test compares the two.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from waystation.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Env:
+    """Where a setting comes from: the first of `names` that is set to something wins."""
+
+    names: tuple[str, ...]
+    unit: str = ""
+    secret: bool = False
+
+
+def _env(*names: str, unit: str = "", secret: bool = False) -> Env:
+    return Env(names, unit, secret)
+
+
+def _json_object(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        parsed = cast(object, json.loads(value))
+    except ValueError as e:
+        raise ValueError(f"should be a JSON object ({e})") from None
+    if not isinstance(parsed, dict):
+        raise ValueError("should be a JSON object")
+    return cast(object, parsed)
+
+
+def _comma_list(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _postgres_uri(value: str) -> str:
+    if not value.startswith(("postgres://", "postgresql://")):
+        raise ValueError("should begin with postgres:// or postgresql://")
+    return value
+
+
+def _redis_uri(value: str) -> str:
+    if not value.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("should begin with redis://, rediss:// or unix://")
+    return value
+
+
+def _url_prefix(value: str) -> str:
+    if not value.startswith("/") or value.endswith("/"):
+        raise ValueError('should begin with "/" and not end with it, such as /api')
+    return value
+
+
+PostgresUri = Annotated[str, AfterValidator(_postgres_uri)]
+RedisUri = Annotated[str, AfterValidator(_redis_uri)]
+UrlPrefix = Annotated[str, AfterValidator(_url_prefix)]
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]
+CommaList = Annotated[tuple[str, ...], BeforeValidator(_comma_list)]
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """What the environment says. Made by `Settings.load()`; in tests by `Settings(lease_s=1, …)`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Addresses
+    database_uri: Annotated[
+        PostgresUri | None,
+        _env("DATABASE_URI", "POSTGRES_URI_CUSTOM", "POSTGRES_URI", secret=True),
+        Field(repr=False, description="Postgres. Without it `dev` and `up` start an embedded one; `serve` stops."),
+    ] = None
+    listen_uri: Annotated[
+        PostgresUri | None,
+        _env("WAYSTATION_LISTEN_URI", secret=True),
+        Field(repr=False, description="Direct address for LISTEN when DATABASE_URI leads to PgBouncer; else the same."),
+    ] = None
+    prepare: Annotated[
+        bool,
+        _env("WAYSTATION_PREPARE"),
+        Field(description="Prepared statements. Turn off behind PgBouncer in transaction mode."),
+    ] = True
+    postgres_pool_max_size: Annotated[
+        int,
+        _env("LANGGRAPH_POSTGRES_POOL_MAX_SIZE", unit="connections"),
+        Field(
+            ge=2,
+            le=1000,
+            description="Postgres connections a pool may hold. The platform says 150; here a connection is held for "
+            "one statement only, so 20 serve more runs than a core can, and a few processes fit a stock Postgres.",
+        ),
+    ] = 20
+    redis_uri: Annotated[
+        RedisUri | None,
+        _env("REDIS_URI_CUSTOM", "REDIS_URI", secret=True),
+        Field(repr=False, description="Redis for live events between processes; Postgres carries them without it."),
+    ] = None
+    redis_key_prefix: Annotated[
+        str, _env("REDIS_KEY_PREFIX"), Field(max_length=64, description="Put before every Redis key.")
+    ] = ""
+    event_log: Annotated[
+        Literal["auto", "memory", "redis", "postgres"],
+        _env("WAYSTATION_EVENT_LOG"),
+        Field(
+            description="Where live events travel. `auto`: Redis where there is an address, else memory in a process "
+            "that executes its own runs, else Postgres."
+        ),
+    ] = "auto"
+
+    # Runs
+    n_jobs_per_worker: Annotated[
+        int,
+        _env("N_JOBS_PER_WORKER", unit="runs"),
+        Field(ge=0, le=10_000, description="Runs a process executes at a time; 0 serves the API only."),
+    ] = 10
+    bg_job_timeout_s: Annotated[
+        Seconds, _env("BG_JOB_TIMEOUT_SECS", unit="s"), Field(description="Longest run; then its status is `timeout`.")
+    ] = 3600
+    shutdown_grace_s: Annotated[
+        float,
+        _env("BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS", unit="s"),
+        Field(ge=0, le=3600, description="How long a stopping process lets runs finish or hand over."),
+    ] = 180
+    lease_s: Annotated[
+        Seconds,
+        _env("WAYSTATION_LEASE_S", unit="s"),
+        Field(description="How long a claimed run belongs to a worker that does not renew."),
+    ] = 10
+    renew_s: Annotated[
+        Seconds,
+        _env("WAYSTATION_RENEW_S", unit="s"),
+        Field(description="How often a worker renews; at most half the lease, so that one lost renewal costs nothing."),
+    ] = 3
+    sweep_s: Annotated[
+        Seconds,
+        _env("WAYSTATION_SWEEP_S", unit="s"),
+        Field(description="How often runs with a past lease are put back."),
+    ] = 2
+    poll_s: Annotated[
+        Seconds,
+        _env("WAYSTATION_POLL_S", unit="s"),
+        Field(description="How often a worker looks for work that no wake-up told of."),
+    ] = 1
+    abandon_s: Annotated[
+        float,
+        _env("WAYSTATION_ABANDON_S", unit="s"),
+        Field(ge=0, le=3600, description="How long a cancelled node may go on before it is left behind the fence."),
+    ] = 2
+    max_crashes: Annotated[
+        int,
+        _env("WAYSTATION_MAX_CRASHES", unit="executions"),
+        Field(ge=1, le=100, description="How often a run is executed that takes its process down; then it is `error`."),
+    ] = 3
+
+    # Limits
+    max_queue: Annotated[
+        int,
+        _env("WAYSTATION_MAX_QUEUE", unit="runs"),
+        Field(ge=1, description="Runs that may wait; beyond it new ones are refused with 503 and `Retry-After`."),
+    ] = 10_000
+    max_body_bytes: Annotated[
+        int,
+        _env("WAYSTATION_MAX_BODY_BYTES", unit="bytes"),
+        Field(ge=1024, description="Largest request body; then 413."),
+    ] = 20 * 1024 * 1024
+    max_stream_readers: Annotated[
+        int,
+        _env("WAYSTATION_MAX_STREAM_READERS", unit="readers"),
+        Field(ge=1, description="Streams a process serves at a time; beyond it 503."),
+    ] = 10_000
+    reader_buffer_bytes: Annotated[
+        int,
+        _env("WAYSTATION_READER_BUFFER_BYTES", unit="bytes"),
+        Field(ge=4096, description="Events kept for a reader that does not keep up, before it is disconnected."),
+    ] = 1024 * 1024
+    resumable_stream_ttl_s: Annotated[
+        Seconds,
+        _env("RESUMABLE_STREAM_TTL_SECONDS", unit="s"),
+        Field(description="How long the events of a resumable stream can be read after the run has ended."),
+    ] = 120
+
+    # HTTP
+    cors_allow_origins: Annotated[
+        CommaList,
+        _env("CORS_ALLOW_ORIGINS"),
+        Field(description="Origins a browser may call from, by comma. `http.cors` replaces it."),
+    ] = ("*",)
+    mount_prefix: Annotated[
+        UrlPrefix | None,
+        _env("MOUNT_PREFIX"),
+        Field(description="Path below which everything is served, such as `/api`. `http.mount_prefix` wins."),
+    ] = None
+    expose_errors: Annotated[
+        bool,
+        _env("WAYSTATION_EXPOSE_ERRORS"),
+        Field(description="Send the text of a graph's exception to its clients as the platform does; else its class."),
+    ] = True
+
+    # Logs
+    log_level: Annotated[LogLevel, _env("LOG_LEVEL"), Field(description="Least severe level that is logged.")] = "INFO"
+    log_json: Annotated[bool, _env("LOG_JSON"), Field(description="One JSON object a line.")] = False
+    log_color: Annotated[bool, _env("LOG_COLOR"), Field(description="Colours, on a terminal.")] = True
+
+    # The project, where an image hands it over instead of a langgraph.json (`catalog/project.py` checks the content)
+    langserve_graphs: Annotated[
+        JsonObject | None,
+        _env("LANGSERVE_GRAPHS"),
+        Field(description="`graphs` as JSON, when there is no langgraph.json."),
+    ] = None
+    langgraph_store: Annotated[
+        JsonObject | None, _env("LANGGRAPH_STORE"), Field(description="`store` as JSON, likewise.")
+    ] = None
+    langgraph_checkpointer: Annotated[
+        JsonObject | None, _env("LANGGRAPH_CHECKPOINTER"), Field(description="`checkpointer` as JSON, likewise.")
+    ] = None
+    langgraph_auth: Annotated[
+        JsonObject | None, _env("LANGGRAPH_AUTH"), Field(description="`auth` as JSON, likewise.")
+    ] = None
+    langgraph_http: Annotated[
+        JsonObject | None, _env("LANGGRAPH_HTTP"), Field(description="`http` as JSON, likewise.")
+    ] = None
+    langgraph_webhooks: Annotated[
+        JsonObject | None, _env("LANGGRAPH_WEBHOOKS"), Field(description="`webhooks` as JSON, likewise.")
+    ] = None
+    langgraph_encryption: Annotated[
+        JsonObject | None, _env("LANGGRAPH_ENCRYPTION"), Field(description="`encryption` as JSON, likewise.")
+    ] = None
+    langgraph_priority: Annotated[
+        JsonObject | None, _env("LANGGRAPH_PRIORITY"), Field(description="`priority` as JSON, likewise.")
+    ] = None
+    langgraph_ui: Annotated[JsonObject | None, _env("LANGGRAPH_UI"), Field(description="`ui` as JSON, likewise.")] = (
+        None
+    )
+    langgraph_ui_config: Annotated[
+        JsonObject | None, _env("LANGGRAPH_UI_CONFIG"), Field(description="`ui_config` as JSON, likewise.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _a_lost_renewal_costs_nothing(self) -> Self:
+        if self.renew_s * 2 > self.lease_s:
+            raise ValueError(
+                f"WAYSTATION_RENEW_S is {self.renew_s:g} and WAYSTATION_LEASE_S {self.lease_s:g}: "
+                "renewing should happen at least twice per lease"
+            )
+        return self
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read `environ` (the process's own by default). Empty variables count as not set.
+
+        Raises:
+            ConfigError: a value cannot be used, or a `WAYSTATION_…` variable is unknown; the message names all of them.
+        """
+        environ = os.environ if environ is None else environ
+        complaints = list(_unknown(environ))
+        found = dict(_sources(environ))
+        try:
+            settings = cls.model_validate({field: environ[name].strip() for field, name in found.items()})
+        except ValidationError as e:
+            complaints += _complaints(e, found)
+            raise ConfigError("\n".join(complaints)) from None
+        if complaints:
+            raise ConfigError("\n".join(complaints))
+        return settings
+
+
+def export_environment(variables: Mapping[str, str]) -> None:
+    """Put a project's `env` into this process's environment, for graphs to read. What is already set wins."""
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+
+
+def process_environment() -> Mapping[str, str]:
+    """The environment of this process, for those that must look a user's variable up by name (webhook headers)."""
+    return os.environ
+
+
+def settings_environment() -> Mapping[str, Env]:
+    """Field → where it comes from, in the order of the fields."""
+    return {
+        field: next(m for m in info.metadata if isinstance(m, Env)) for field, info in Settings.model_fields.items()
+    }
+
+
+_READ_BY_GRAPHS = {"WAYSTATION_MODEL"}
+"""Variables with our prefix that are no setting of the server."""
+
+# Kubernetes puts these into every pod beside a Service called waystation or waystation-api: no setting may look so.
+_SERVICE_LINK = re.compile(
+    r"WAYSTATION_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+
+
+def _sources(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for field, env in settings_environment().items():
+        for name in env.names:
+            if environ.get(name, "").strip():
+                yield field, name
+                break
+
+
+def _unknown(environ: Mapping[str, str]) -> Iterator[str]:
+    known = {name for env in settings_environment().values() for name in env.names} | _READ_BY_GRAPHS
+    for name in sorted(environ):
+        if not name.startswith("WAYSTATION_") or name.startswith("WAYSTATION_TEST_") or name in known:
+            continue
+        if _SERVICE_LINK.fullmatch(name):
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        yield f"{name} is no setting" + (
+            f"; did you mean {near[0]}?" if near else " (docs/configuration.md lists them)"
+        )
+
+
+def _complaints(error: ValidationError, found: Mapping[str, str]) -> list[str]:
+    env = settings_environment()
+    lines: list[str] = []
+    for item in error.errors(include_url=False, include_context=False):
+        message = item["msg"].removeprefix("Value error, ")
+        if not item["loc"]:
+            lines.append(message)
+            continue
+        field = str(item["loc"][0])
+        shown = "a secret" if env[field].secret else repr(item["input"])[:200]
+        lines.append(f"{found[field]} is {shown}: {message[:1].lower()}{message[1:]}")
+    return lines
