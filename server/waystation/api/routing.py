@@ -1,0 +1,157 @@
+"""Routes as FastAPI declares them, served by a plan that is worked out once.
+
+FastAPI reads the signature of a route (path, query, header, body, dependencies) and describes it in the OpenAPI
+document. At run time its generic solver would cost several times what our routes do themselves, so a route compiles
+what its signature needs into a short list of steps. Bodies are read by `limits`, stricter than the framework.
+
+A route takes at most one body, and dependencies whose only parameter is the request.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import request_params_to_args
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.responses import Response
+
+from waystation.api.dependencies import services_of
+from waystation.api.limits import parse_json, read_body
+from waystation.errors import InvalidRequest
+
+MAX_ERROR_TEXT = 1000
+MAX_ERRORS_SHOWN = 5
+
+Endpoint = Callable[..., Coroutine[Any, Any, Response]]
+
+
+class ErrorDetail(BaseModel):
+    """The body of every 4xx."""
+
+    detail: str
+
+
+class Operation(APIRoute):
+    """One operation of the API: FastAPI's declaration, our plan."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        return _compile(self.dependant)
+
+
+class Router(APIRouter):
+    """A router whose routes are operations; every one of them may answer 422."""
+
+    def __init__(self, *, tags: list[str]) -> None:
+        invalid: dict[int | str, dict[str, Any]] = {422: {"model": ErrorDetail, "description": "Invalid request"}}
+        super().__init__(tags=list(tags), route_class=Operation, responses=invalid, redirect_slashes=False)
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an operation that may answer these 4xx or 5xx."""
+    return {status: {"model": ErrorDetail} for status in statuses}
+
+
+def _compile(dependant: Dependant) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    endpoint = cast(Endpoint, dependant.call)  # an APIRoute always has one
+    if not inspect.iscoroutinefunction(endpoint):
+        raise TypeError(f"{endpoint} must be a coroutine function")
+    dependencies = [_dependency(sub) for sub in dependant.dependencies]
+    read = _body_reader(dependant)
+    query = _query_reader(dependant)
+    paths, headers, request_name = dependant.path_params, dependant.header_params, dependant.request_param_name
+
+    async def handle(request: Request) -> Response:
+        values: dict[str, Any] = {}
+        for name, call in dependencies:
+            values[name] = await call(request)
+        if paths:
+            _take(values, request_params_to_args(paths, request.path_params))
+        if query is not None:
+            query(values, request)
+        if headers:
+            _take(values, request_params_to_args(headers, request.headers))
+        if read is not None:
+            await read(values, request)
+        if request_name is not None:
+            values[request_name] = request
+        return await endpoint(**values)
+
+    return handle
+
+
+def _dependency(sub: Dependant) -> tuple[str, Callable[[Request], Awaitable[Any]]]:
+    call, name, takes = sub.call, sub.name, sub.request_param_name
+    others = sub.dependencies or sub.query_params or sub.path_params or sub.header_params or sub.body_params
+    if call is None or name is None or takes is None or others or not inspect.iscoroutinefunction(call):
+        raise TypeError(f"the dependency {call} must be a coroutine function whose only parameter is the request")
+    return name, cast(Callable[[Request], Awaitable[Any]], call)
+
+
+def _query_reader(dependant: Dependant) -> Callable[[dict[str, Any], Request], None] | None:
+    fields = dependant.query_params
+    if not fields:
+        return None
+    needed = any(field.field_info.is_required() for field in fields)
+
+    def query(values: dict[str, Any], request: Request) -> None:
+        raw: bytes = request.scope["query_string"]
+        if not raw and not needed:
+            for field in fields:
+                values[field.name] = field.get_default()
+            return
+        _take(values, request_params_to_args(fields, request.query_params))
+
+    return query
+
+
+def _body_reader(dependant: Dependant) -> Callable[[dict[str, Any], Request], Awaitable[None]] | None:
+    if not dependant.body_params:
+        return None
+    if len(dependant.body_params) > 1:
+        raise TypeError(f"{dependant.call} takes more than one body")
+    field = dependant.body_params[0]
+    name, info = field.name, cast(Any, field.field_info)  # FieldInfo.annotation is a bare type
+    form = cast(Any, Annotated)[(info.annotation, "body", *info.metadata)]  # a type made at run time: Any to pyright
+    validate = TypeAdapter[Any](form).validator.validate_python
+    optional = not info.is_required()
+
+    async def read(values: dict[str, Any], request: Request) -> None:
+        raw = await read_body(request, services_of(request).settings.max_body_bytes)
+        if optional and not raw:
+            values[name] = info.get_default(call_default_factory=True)
+            return
+        try:
+            values[name] = validate(parse_json(raw))
+        except ValidationError as error:
+            raise InvalidRequest(describe("body", error.errors(include_url=False, include_input=False))) from None
+
+    return read
+
+
+def _take(values: dict[str, Any], result: tuple[Mapping[str, Any], list[Any]]) -> None:
+    found, wrong = result
+    if wrong:
+        raise InvalidRequest(describe(None, wrong))
+    values.update(found)
+
+
+def describe(where: str | None, wrong: Iterable[Mapping[str, Any]]) -> str:
+    """One line for a client: which field, and what is expected there. Never the value that was sent."""
+    texts: list[str] = []
+    for error in wrong:
+        if error["type"] == "uuid_of" and not where:
+            texts.append(error["msg"])
+            continue
+        place = ".".join(str(part)[:80] for part in ((where, *error["loc"]) if where else error["loc"]))
+        texts.append(f"{place}: {error['msg']}")
+    shown = "; ".join(texts[:MAX_ERRORS_SHOWN])
+    more = len(texts) - MAX_ERRORS_SHOWN
+    return shown[:MAX_ERROR_TEXT] + (f"; and {more} more" if more > 0 else "")
+
+
+__all__ = ["ErrorDetail", "Operation", "Router", "describe", "errors"]
