@@ -1,9 +1,11 @@
 """What can go wrong in the database layer. It knows nothing of HTTP.
 
 DatabaseError
-├── Fenced             the attempt that wrote is no longer the current one
-├── MigrationError     the schema cannot be brought, or is not, where it must be
-└── EmbeddedError      the embedded Postgres cannot be installed, started or reached
+├── DatabaseUnavailable  no connection could be had in time, or the one in use was lost
+├── Fenced               the attempt that wrote is no longer the current one
+├── CorruptCheckpoint    a stored value cannot be loaded, or would have to run code to be loaded
+├── MigrationError       the schema cannot be brought, or is not, where it must be
+└── EmbeddedError        the embedded Postgres cannot be installed, started or reached
 """
 
 
@@ -11,10 +13,24 @@ class DatabaseError(Exception):
     """Base of everything this package raises itself."""
 
 
+class DatabaseUnavailable(DatabaseError):
+    """No connection could be had in time, or it was lost while in use. Trying again later may succeed.
+
+    When the connection was lost during a statement, the statement may or may not have taken effect.
+    """
+
+
 class Fenced(DatabaseError):
     """A write named an attempt that is no longer the run's current one; nothing was written.
 
     The worker that gets this must stop the run's task at once and write nothing more for it.
+    """
+
+
+class CorruptCheckpoint(DatabaseError):
+    """A stored value is damaged, or of a type that is not loaded from a database. No code of it was run.
+
+    It concerns only the thread (or store item) whose row it is.
     """
 
 

@@ -1,0 +1,228 @@
+"""Brings the schema to where this version needs it: numbered SQL files, forward only, and LangGraph's own migrations.
+
+`NNNN_name.pre.sql` is safe while the previous version still serves, `NNNN_name.post.sql` only after it is gone. A file
+that begins with `-- no-transaction` runs statement by statement, each ended by a `;` at the end of a line; it must
+bear being run again after a failure in its middle. Two connections take part, so that this works behind PgBouncer
+in transaction mode:
+
+    first    begin; try the advisory lock, again until it is ours ......................... commit (unlocks)
+    second                        LangGraph's setup; begin; file; record; commit; begin; ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from time import monotonic
+from typing import Any, Literal, LiteralString, cast
+
+import psycopg
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.store.postgres.aio import AsyncPostgresStore
+from psycopg import AsyncConnection
+
+from waystation_db.errors import DatabaseUnavailable, MigrationError
+from waystation_db.pool import normalize_conninfo
+from waystation_db.sql import load
+
+Phase = Literal["pre", "post"]
+
+_sql = load("migrate")
+_TRY_LOCK, _KEEP_LOCK, _STILL_LOCKED = _sql["try_lock"], _sql["keep_lock"], _sql["still_locked"]
+_EXISTING_TABLES, _CREATE_TABLE = _sql["existing_tables"], _sql["create_table"]
+_APPLIED, _RECORD, _LOCK_TIMEOUT = _sql["applied"], _sql["record"], _sql["lock_timeout"]
+_CHECKPOINT_VERSION, _STORE_VERSION = _sql["checkpoint_version"], _sql["store_version"]
+
+_FILE_NAME = re.compile(r"(?P<name>\d{4}_[a-z0-9_]+\.(?P<phase>pre|post))\.sql")
+_NO_TRANSACTION = "-- no-transaction"
+_COMMAND = "waystation migrate"
+_CHECKPOINTS, _STORE = "langgraph-checkpoints", "langgraph-store"
+_LOCK_ATTEMPTS = 20
+_Conn = AsyncConnection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file of migrations/: its name without `.sql`, its phase, its text."""
+
+    name: str
+    phase: Phase
+    text: str
+
+    @property
+    def checksum(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def in_transaction(self) -> bool:
+        return not self.text.startswith(_NO_TRANSACTION)
+
+    def statements(self) -> list[str]:
+        """The statements of a file without a transaction; several sent at once would get one from Postgres."""
+        return [part for part in re.split(r";[ \t]*$", self.text, flags=re.MULTILINE) if _is_statement(part)]
+
+
+async def migrate(conninfo: str, *, phase: Phase | None = None, timeout_s: float = 600) -> list[str]:
+    """Apply what is pending, of both phases or of one, and return the names; concurrent callers wait for the first.
+
+    Raises MigrationError when a file fails (what ran before it stays applied), when an applied file was edited, when
+    the schema belongs to a newer version or the lock is not had in `timeout_s`; DatabaseUnavailable without a server.
+    """
+    async with _connected(conninfo) as conn:
+        if not await _pending(conn, phase):
+            return []
+        async with _connected(conninfo) as lock, _locked(lock, timeout_s):
+            return [await _apply(conn, lock, step) for step in await _pending(conn, phase)]
+
+
+async def pending(conninfo: str, *, phase: Phase | None = None) -> list[str]:
+    """Return the names of what `migrate` would apply, changing nothing. Raises as `migrate` does."""
+    async with _connected(conninfo) as conn:
+        return [_name_of(step) for step in await _pending(conn, phase)]
+
+
+async def check(conninfo: str) -> None:
+    """Raise MigrationError, with the command to run, when this version cannot serve from the schema as it is.
+
+    Files of the `post` phase may still be pending: they are for after the rollout.
+    """
+    if missing := await pending(conninfo, phase="pre"):
+        raise MigrationError(f"The database lacks {', '.join(missing)}. Run `{_COMMAND}` before starting the server.")
+
+
+def migrations() -> list[Migration]:
+    """Return the files of migrations/ in the order in which they are applied. Raises ValueError on a wrong file name."""
+    found: list[Migration] = []
+    for source in files("waystation_db").joinpath("migrations").iterdir():
+        if not source.name.endswith(".sql"):
+            continue
+        if not (match := _FILE_NAME.fullmatch(source.name)):
+            raise ValueError(f"migrations/{source.name} is not called NNNN_name.pre.sql or NNNN_name.post.sql")
+        phase = cast(Phase, match["phase"])  # the pattern allows only these two
+        found.append(Migration(match["name"], phase, source.read_text(encoding="utf-8")))
+    # By number, and `pre` before `post` of one number.
+    return sorted(found, key=lambda one: (one.name[:4], one.phase == "post", one.name))
+
+
+_Step = Migration | Literal["langgraph-checkpoints", "langgraph-store"]
+
+
+def _name_of(step: _Step) -> str:
+    return step.name if isinstance(step, Migration) else step
+
+
+async def _pending(conn: _Conn, phase: Phase | None) -> list[_Step]:
+    ours, checkpoints, store = await _row(conn, _EXISTING_TABLES)
+    steps: list[_Step] = []
+    if phase != "post":
+        if not checkpoints or (await _row(conn, _CHECKPOINT_VERSION))[0] < len(AsyncPostgresSaver.MIGRATIONS) - 1:
+            steps.append(_CHECKPOINTS)
+        if not store or (await _row(conn, _STORE_VERSION))[0] < len(AsyncPostgresStore.MIGRATIONS) - 1:
+            steps.append(_STORE)
+    applied = dict(await (await conn.execute(_APPLIED)).fetchall()) if ours else {}
+    known = migrations()
+    _refuse_foreign(applied, known)
+    steps += [one for one in known if one.name not in applied and phase in (None, one.phase)]
+    return steps
+
+
+def _refuse_foreign(applied: dict[str, str], known: list[Migration]) -> None:
+    """A newer version's `pre` files are made to be served by this one; after its `post` files this one is too old."""
+    newer = sorted(applied.keys() - {one.name for one in known})
+    if any(name.endswith(".post") for name in newer):
+        raise MigrationError(
+            f"The database was migrated by a newer version of Waystation ({', '.join(newer)}). "
+            "Run that version, or restore the backup made before the migration."
+        )
+    for one in known:
+        if applied.get(one.name, one.checksum) != one.checksum:
+            raise MigrationError(
+                f"migrations/{one.name}.sql was changed after it had been applied to this database. Restore the file "
+                "and put the change into a new migration."
+            )
+
+
+async def _apply(conn: _Conn, lock: _Conn, step: _Step) -> str:
+    try:
+        await lock.execute(_STILL_LOCKED)
+        match step:
+            case "langgraph-checkpoints":
+                await AsyncPostgresSaver(conn).setup()
+            case "langgraph-store":
+                await AsyncPostgresStore(conn).setup()
+            case Migration():
+                await conn.execute(_CREATE_TABLE)
+                await (_apply_whole(conn, step) if step.in_transaction else _apply_by_statement(conn, step))
+    except psycopg.Error as error:
+        raise MigrationError(
+            f"The migration {_name_of(step)} failed: {str(error).strip()}. What ran before it stays applied; mend the "
+            f"cause and run `{_COMMAND}` again."
+        ) from error
+    return _name_of(step)
+
+
+async def _apply_whole(conn: _Conn, step: Migration) -> None:
+    for attempt in range(1, _LOCK_ATTEMPTS + 1):
+        try:
+            async with conn.transaction():
+                await conn.execute(_LOCK_TIMEOUT)
+                await conn.execute(_trusted(step.text))
+                await conn.execute(_RECORD, {"name": step.name, "checksum": step.checksum})
+            return
+        except psycopg.errors.LockNotAvailable:
+            if attempt == _LOCK_ATTEMPTS:
+                raise
+        await asyncio.sleep(0.5)
+
+
+async def _apply_by_statement(conn: _Conn, step: Migration) -> None:
+    for statement in step.statements():
+        await conn.execute(_trusted(statement))
+    await conn.execute(_RECORD, {"name": step.name, "checksum": step.checksum})
+
+
+@asynccontextmanager
+async def _locked(lock: _Conn, timeout_s: float) -> AsyncIterator[None]:
+    """Hold the migration lock in a transaction of `lock`."""
+    deadline = monotonic() + timeout_s
+    while True:
+        async with lock.transaction():
+            if (await _row(lock, _TRY_LOCK))[0]:
+                await lock.execute(_KEEP_LOCK)
+                yield
+                return
+        if monotonic() > deadline:
+            raise MigrationError(f"Another process has been migrating this database for more than {timeout_s:.0f} s.")
+        await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def _connected(conninfo: str) -> AsyncIterator[_Conn]:
+    address = normalize_conninfo(conninfo, application_name="waystation-migrate")
+    try:
+        # Nothing is prepared, for the sake of PgBouncer.
+        conn = await AsyncConnection.connect(address, autocommit=True, prepare_threshold=None)
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailable(f"cannot connect to Postgres: {str(error).strip()}") from error
+    async with conn:
+        yield conn
+
+
+async def _row(conn: _Conn, statement: LiteralString) -> tuple[Any, ...]:
+    row = await (await conn.execute(statement)).fetchone()
+    if row is None:
+        raise MigrationError("Postgres gave no row where there must be one")
+    return row
+
+
+def _is_statement(text: str) -> bool:
+    return any(line.strip() and not line.lstrip().startswith("--") for line in text.splitlines())
+
+
+def _trusted(text: str) -> LiteralString:
+    return cast(LiteralString, text)  # a file of our own package, never data
