@@ -303,7 +303,7 @@ def settings_environment() -> Mapping[str, Env]:
     }
 
 
-_READ_BY_GRAPHS = {"WAYSTATION_MODEL"}
+_READ_BY_GRAPHS = {"WAYSTATION_MODEL", "WAYSTATION_OFFLINE_DELAY_MS"}
 """Variables with our prefix that are no setting of the server."""
 
 # Kubernetes puts these into every pod beside a Service called waystation or waystation-api: no setting may look so.
