@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -35,20 +34,22 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def embedded_postgres(run_dir: Path) -> Iterator[EmbeddedPostgres]:
-    """The server that all workers of the run share, with the migrated template in it. Do not stop it."""
+    """The server that all workers of the run share. Do not stop it."""
     server = EmbeddedPostgres.start(run_dir / "postgres", settings=FAST)
     try:
-        with once_per_run(run_dir, "template") as first:
-            if first:
-                _make_template(server)
         yield server
     finally:
         server.stop()
 
 
-def _make_template(server: EmbeddedPostgres) -> None:
-    _on_server(server.conninfo, sql.SQL("create database {}").format(sql.Identifier(_TEMPLATE)))
-    asyncio.run(migrate(server.conninfo_of(_TEMPLATE)))
+@pytest.fixture(scope="session")
+def template(embedded_postgres: EmbeddedPostgres, run_dir: Path) -> str:
+    """The name of the migrated database from which those of the tests are made."""
+    with once_per_run(run_dir, "template") as first:
+        if first:
+            _on_server(embedded_postgres.conninfo, sql.SQL("create database {}").format(sql.Identifier(_TEMPLATE)))
+            asyncio.run(migrate(embedded_postgres.conninfo_of(_TEMPLATE)))
+    return _TEMPLATE
 
 
 def _on_server(conninfo: str, statement: sql.Composed) -> None:
@@ -73,9 +74,9 @@ def _new_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def database_uri(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
+def database_uri(embedded_postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
     """The address of a fresh, migrated database of this test alone."""
-    yield from _new_database(embedded_postgres, _TEMPLATE)
+    yield from _new_database(embedded_postgres, template)
 
 
 @pytest.fixture
@@ -94,23 +95,18 @@ async def db(database_uri: str) -> AsyncIterator[Database]:
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[Valkey]:
     """This worker's Valkey. Use `redis_url` for a clean one, `make_redis` for one to break."""
-    server = Valkey.start(databases=1024)
+    server = Valkey.start()
     try:
         yield server
     finally:
         server.stop()
 
 
-_numbers = itertools.count()
-
-
 @pytest.fixture
-def redis_url(valkey: Valkey) -> Iterator[str]:
-    """The address of an empty Redis database of this test alone."""
-    number = next(_numbers) % 1024
-    url = f"{valkey.url}/{number}"
+def redis_url(valkey: Valkey) -> str:
+    """The address of a real Redis server that is empty and this test's alone."""
     valkey.flush()
-    yield url
+    return valkey.url
 
 
 @pytest.fixture

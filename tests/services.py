@@ -47,14 +47,11 @@ class Valkey:
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def start(cls, *, databases: int = 16) -> Self:
+    def start(cls) -> Self:
         directory = Path(tempfile.mkdtemp(prefix="waystation-valkey-"))
         server = cls(_free_port(), directory)
-        server._databases = databases
         server.resume()
         return server
-
-    _databases = 16
 
     @property
     def url(self) -> str:
@@ -71,7 +68,7 @@ class Valkey:
     def resume(self) -> None:
         """Start the server (again), empty, on the same port."""
         command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        command += ["--dir", str(self._directory), "--databases", str(self._databases), "--loglevel", "warning"]
+        command += ["--dir", str(self._directory), "--loglevel", "warning"]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

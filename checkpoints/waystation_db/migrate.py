@@ -96,7 +96,7 @@ async def check(conninfo: str) -> None:
 
 
 def migrations() -> list[Migration]:
-    """Return the files of migrations/ in the order in which they are applied. Raises ValueError on a wrong file name."""
+    """Return the files of migrations/ in the order in which they are applied. Raises ValueError on a wrong name."""
     found: list[Migration] = []
     for source in files("waystation_db").joinpath("migrations").iterdir():
         if not source.name.endswith(".sql"):

@@ -1,4 +1,4 @@
-"""The one place where SQL files become statements: named blocks of queries/*.sql, loaded once and typed `LiteralString`.
+"""Where SQL files become statements: named blocks of queries/*.sql, loaded once and typed `LiteralString`.
 
 A block is a `-- name: claim_next` line, a sentence on what the statement does, and the statement with `%(param)s`
 placeholders. Whole-line comments are not sent to the server, so they may contain a percent sign.
