@@ -118,9 +118,8 @@ def _plan(question: str) -> list[Arguments]:
     if len(parts) > 1:
         return [{"questions": [f"What is meant by {part[:200]}?" for part in parts[:4]]}]
     subject = topic[:200] or "this"
-    return [
-        {"questions": [f"What is meant by {subject}?", f"How is {subject} done?", f"What are the limits of {subject}?"]}
-    ]
+    asked = ("What is meant by {}?", "How is {} done?", "What are the limits of {}?")
+    return [{"questions": [question.format(subject) for question in asked]}]
 
 
 _RULES: Final[Mapping[str, Callable[[str], list[Arguments]]]] = {
@@ -166,7 +165,10 @@ def _quote(question: str, material: str) -> str:
 def _sentences(material: str) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     source = ""
-    for block in re.split(r"\n\s*\n", material):
+    # Code and tables make no sentence; list items do.
+    prose = re.sub(r"```.*?(?:```|\Z)|^\|[^\n]*$", "", material, flags=re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"^\s*[-*] ", "\n", prose, flags=re.MULTILINE)
+    for block in re.split(r"\n\s*\n", prose):
         if named := re.match(r"\[([^\]\n]+\.md)\][^\n]*\n?", block):
             source = named.group(1)
         text = " ".join((block[named.end() :] if named else block).split())
