@@ -172,5 +172,5 @@ def _sentences(material: str) -> list[tuple[str, str]]:
         if named := re.match(r"\[([^\]\n]+\.md)\][^\n]*\n?", block):
             source = named.group(1)
         text = " ".join((block[named.end() :] if named else block).split())
-        found += [(source, part) for part in re.split(r"(?<=[.!?])\s+(?=[A-Z`*\[-])", text) if len(part) > 20]
+        found += [(source, part) for part in re.split(r"(?<=[.!?])\s+(?=[A-Z`*\[-])", text) if len(part) > 15]
     return found

@@ -139,7 +139,8 @@ def test_wrong_settings_are_named(monkeypatch: pytest.MonkeyPatch, variable: str
 
 def test_an_answer_quotes_sentences_and_names_their_file_but_quotes_no_code_and_no_tables() -> None:
     passage = (
-        "[docs/a.md] Leases\nA lease lasts ten seconds.\n\n- A lease is renewed.\n\n| lease | table of leases here |\n|---|---|\n\n"
+        "[docs/a.md] Leases\nA lease lasts ten seconds.\n\n- A lease is renewed.\n\n"
+        "| lease | table of leases here |\n|---|---|\n\n"
         "```\nlease = code\n\nanother_lease = more_code\n```"
     )
     result = ToolMessage(passage, name="search_docs", tool_call_id="1")
