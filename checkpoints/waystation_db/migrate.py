@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -67,31 +67,35 @@ class Migration:
         return [part for part in re.split(r";[ \t]*$", self.text, flags=re.MULTILINE) if _is_statement(part)]
 
 
-async def migrate(conninfo: str, *, phase: Phase | None = None, timeout_s: float = 600) -> list[str]:
+async def migrate(
+    conninfo: str, *, phase: Phase | None = None, known: Sequence[Migration] | None = None, timeout_s: float = 600
+) -> list[str]:
     """Apply what is pending, of both phases or of one, and return the names; concurrent callers wait for the first.
 
-    Raises MigrationError when a file fails (what ran before it stays applied), when an applied file was edited, when
-    the schema belongs to a newer version or the lock is not had in `timeout_s`; DatabaseUnavailable without a server.
+    `known` are the files, those of this package by default. Raises MigrationError when a file fails (what ran before
+    it stays applied), when an applied file was edited, when the schema belongs to a newer version or the lock is not
+    had in `timeout_s`; DatabaseUnavailable without a server.
     """
     async with _connected(conninfo) as conn:
-        if not await _pending(conn, phase):
+        known = migrations() if known is None else known
+        if not await _pending(conn, phase, known):
             return []
         async with _connected(conninfo) as lock, _locked(lock, timeout_s):
-            return [await _apply(conn, lock, step) for step in await _pending(conn, phase)]
+            return [await _apply(conn, lock, step) for step in await _pending(conn, phase, known)]
 
 
-async def pending(conninfo: str, *, phase: Phase | None = None) -> list[str]:
+async def pending(conninfo: str, *, phase: Phase | None = None, known: Sequence[Migration] | None = None) -> list[str]:
     """Return the names of what `migrate` would apply, changing nothing. Raises as `migrate` does."""
     async with _connected(conninfo) as conn:
-        return [_name_of(step) for step in await _pending(conn, phase)]
+        return [_name_of(step) for step in await _pending(conn, phase, migrations() if known is None else known)]
 
 
-async def check(conninfo: str) -> None:
+async def check(conninfo: str, *, known: Sequence[Migration] | None = None) -> None:
     """Raise MigrationError, with the command to run, when this version cannot serve from the schema as it is.
 
     Files of the `post` phase may still be pending: they are for after the rollout.
     """
-    if missing := await pending(conninfo, phase="pre"):
+    if missing := await pending(conninfo, phase="pre", known=known):
         raise MigrationError(f"The database lacks {', '.join(missing)}. Run `{_COMMAND}` before starting the server.")
 
 
@@ -116,7 +120,7 @@ def _name_of(step: _Step) -> str:
     return step.name if isinstance(step, Migration) else step
 
 
-async def _pending(conn: _Conn, phase: Phase | None) -> list[_Step]:
+async def _pending(conn: _Conn, phase: Phase | None, known: Sequence[Migration]) -> list[_Step]:
     ours, checkpoints, store = await _row(conn, _EXISTING_TABLES)
     steps: list[_Step] = []
     if phase != "post":
@@ -125,13 +129,12 @@ async def _pending(conn: _Conn, phase: Phase | None) -> list[_Step]:
         if not store or (await _row(conn, _STORE_VERSION))[0] < len(AsyncPostgresStore.MIGRATIONS) - 1:
             steps.append(_STORE)
     applied = dict(await (await conn.execute(_APPLIED)).fetchall()) if ours else {}
-    known = migrations()
     _refuse_foreign(applied, known)
     steps += [one for one in known if one.name not in applied and phase in (None, one.phase)]
     return steps
 
 
-def _refuse_foreign(applied: dict[str, str], known: list[Migration]) -> None:
+def _refuse_foreign(applied: dict[str, str], known: Sequence[Migration]) -> None:
     """A newer version's `pre` files are made to be served by this one; after its `post` files this one is too old."""
     newer = sorted(applied.keys() - {one.name for one in known})
     if any(name.endswith(".post") for name in newer):
