@@ -14,7 +14,7 @@ documentation; put a web search into `search` for more. Try
 # pyright: reportUnknownMemberType=false
 # The methods of LangGraph's builder are generic in parameters that it leaves open; the nodes themselves are typed here.
 
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
@@ -24,6 +24,9 @@ from langgraph.graph.message import add_messages
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Send
 from pydantic import BaseModel, Field
+from typing_extensions import (
+    TypedDict,
+)  # pydantic, which makes the schemas, refuses that of `typing` before Python 3.12
 
 from chat_model import chat_model
 from docs_search import docs_index, format_passages

@@ -77,3 +77,6 @@ def test_each_graph_loads_by_path_as_langgraph_json_names_it(name: str) -> None:
     spec.loader.exec_module(module)
 
     assert isinstance(module.graph, CompiledStateGraph)
+    assert "messages" in module.graph.get_input_jsonschema()["properties"]
+    assert "messages" in module.graph.get_output_jsonschema()["properties"]
+    assert module.graph.get_graph(xray=True).nodes
