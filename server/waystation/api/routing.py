@@ -39,8 +39,11 @@ class ErrorDetail(BaseModel):
 class Operation(APIRoute):
     """One operation of the API: FastAPI's declaration, our plan."""
 
+    run: Callable[[Request], Coroutine[Any, Any, Response]]
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        return _compile(self.dependant)
+        self.run = _compile(self.dependant)
+        return self.run
 
 
 class Router(APIRouter):

@@ -1,0 +1,88 @@
+"""Finds the operation for a method and path without trying one route after the other.
+
+Paths without parameters are looked up; those with parameters are compared segment by segment, the more literal first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from waystation.api.routing import Operation
+
+Shape = tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The operation, and what the path's parameters are."""
+
+    operation: Operation
+    params: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """No such operation. `allowed` are the methods that the path has, empty for an unknown path."""
+
+    allowed: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class _Branch:
+    """All operations of one shape of path."""
+
+    shape: Shape
+    by_method: dict[str, tuple[Operation, tuple[tuple[str, int], ...]]] = field(
+        default_factory=dict[str, tuple[Operation, tuple[tuple[str, int], ...]]]
+    )
+
+    def matches(self, segments: list[str]) -> bool:
+        return all(got == want if want is not None else got for want, got in zip(self.shape, segments, strict=True))
+
+
+class RouteTable:
+    """The operations of the API by path."""
+
+    def __init__(self, operations: Iterable[Operation]) -> None:
+        self._fixed: dict[str, dict[str, Operation]] = {}
+        self._branches: dict[tuple[int, str], list[_Branch]] = {}
+        for operation in operations:
+            self._add(operation)
+        for branches in self._branches.values():
+            branches.sort(key=lambda branch: [segment is None for segment in branch.shape])
+
+    def find(self, method: str, path: str) -> Found | Missing:
+        """The operation for a request."""
+        fixed = self._fixed.get(path)
+        if fixed is not None and (operation := fixed.get(method)) is not None:
+            return Found(operation, {})
+        allowed = set(fixed or ())
+        segments = path.split("/")
+        for branch in self._branches.get((len(segments), segments[1] if len(segments) > 1 else ""), ()):
+            if not branch.matches(segments):
+                continue
+            if (entry := branch.by_method.get(method)) is not None:
+                operation, names = entry
+                return Found(operation, {name: segments[i] for name, i in names})
+            allowed |= branch.by_method.keys()
+        return Missing(frozenset(allowed))
+
+    def _add(self, operation: Operation) -> None:
+        for method in operation.methods or ():
+            if "{" not in operation.path:
+                self._fixed.setdefault(operation.path, {})[method] = operation
+            else:
+                self._add_shape(operation, method)
+
+    def _add_shape(self, operation: Operation, method: str) -> None:
+        segments = operation.path_format.split("/")
+        shape = tuple(None if segment.startswith("{") else segment for segment in segments)
+        names = tuple((segment[1:-1], i) for i, segment in enumerate(segments) if segment.startswith("{"))
+        if shape[1] is None:
+            raise ValueError(f"{operation.path}: the first segment of a path must be fixed")
+        branches = self._branches.setdefault((len(shape), shape[1]), [])
+        branch = next((b for b in branches if b.shape == shape), None)
+        if branch is None:
+            branches.append(branch := _Branch(shape))
+        branch.by_method[method] = (operation, names)

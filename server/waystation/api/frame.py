@@ -1,0 +1,189 @@
+"""The ASGI application: one pass around every request, instead of a stack of middleware.
+
+    head of the request ─▶ CORS preflight? ─▶ find the operation ─▶ run its plan ─▶ send the answer
+                                                      │                 │              └ vary, CORS, request id
+                                                      └──── errors ─────┴─▶ JSON in the protocol's shape
+
+What the application serves beyond our operations (a project's own ASGI app) is the `fallback`.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cached_property
+from typing import Any
+
+from fastapi import Request
+from starlette.datastructures import Headers, State
+from starlette.requests import ClientDisconnect
+from starlette.routing import Router as Lifespan
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from waystation.api.cors import Cors, CorsRules
+from waystation.api.dispatch import Missing, RouteTable
+from waystation.api.failures import answer_to, not_here
+from waystation.api.limits import REPLACEMENT
+from waystation.api.openapi import Document, describe_api
+from waystation.api.routing import Operation
+from waystation.telemetry import metrics
+
+log = logging.getLogger(__name__)
+
+CLIENT_LEFT = 499
+"""Counted for requests whose client went away before there was an answer."""
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_VARY = [(b"vary", b"Origin")]
+
+
+class Application:
+    """What uvicorn runs. `state` holds what the start put there (`services`, `streams`)."""
+
+    def __init__(
+        self,
+        operations: Iterable[Operation],
+        *,
+        lifespan: Callable[[Application], AbstractAsyncContextManager[None]],
+    ) -> None:
+        self.state = State()
+        self.operations = list(operations)
+        self.table = RouteTable(self.operations)
+        self.cors = Cors(CorsRules())
+        self.prefix = ""
+        self.fallback: ASGIApp | None = None
+        self._lifespan = Lifespan(lifespan=self._wrap(lifespan))
+
+    def stop_streams(self) -> None:
+        """Drop the long answers, so that their clients come back to a process that stays. Safe to repeat."""
+        if hasattr(self.state, "streams"):
+            self.state.streams.stop()
+
+    @cached_property
+    def document(self) -> Document:
+        """The OpenAPI document of everything served here."""
+        return describe_api(self.operations)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self
+        match scope["type"]:
+            case "http":
+                await self._http(scope, receive, send)
+            case "lifespan":
+                await self._lifespan.lifespan(scope, receive, send)
+            case _ if self.fallback is not None:
+                await self.fallback(scope, receive, send)
+            case _:
+                await send({"type": "websocket.close", "code": 1000})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        origin, request_id, preflight = _look_at(scope)
+        extra = _VARY if origin is None else [*_VARY, *self.cors.headers_for(origin)]
+        if request_id is not None:
+            extra = [*extra, (b"x-request-id", request_id)]
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = self._located([*message["headers"], *extra])
+            await send(message)
+
+        if preflight:
+            await self.cors.preflight(Headers(scope=scope))(scope, receive, send)
+            return
+        try:
+            await self._serve(scope, receive, answer)
+        except ClientDisconnect:
+            pass
+        except Exception as error:  # the boundary of a request: others go on
+            if status:
+                log.error("An answer broke off", exc_info=error, extra=_about(scope))
+            else:
+                await self._fail(error, scope, receive, answer)
+        finally:
+            _count(scope, status or CLIENT_LEFT)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if "\x00" in path:
+            path = path.replace("\x00", REPLACEMENT)
+        if self.prefix and path not in ("/ok", self.prefix + "/ok"):
+            if not path.startswith(self.prefix + "/"):
+                await not_here(frozenset())(scope, receive, send)
+                return
+            path = path[len(self.prefix) :]
+        elif self.prefix:
+            path = "/ok"
+        found = self.table.find(scope["method"], path)
+        if isinstance(found, Missing):
+            if self.fallback is not None and not found.allowed:
+                await self.fallback({**scope, "path": path, "app": self.fallback}, receive, send)
+                return
+            await not_here(found.allowed)(scope, receive, send)
+            return
+        scope["route"] = found.operation
+        scope["path_params"] = found.params
+        if b"%00" in scope["query_string"]:
+            scope["query_string"] = scope["query_string"].replace(b"%00", b"%EF%BF%BD")
+        request = Request(scope, receive, send)
+        response = await found.operation.run(request)
+        await response(scope, receive, send)
+
+    async def _fail(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+        response = answer_to(error)
+        if response.status_code == 500:
+            log.error("A request failed", exc_info=error, extra=_about(scope))
+        await response(scope, receive, send)
+
+    def _located(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Below a prefix, the addresses that clients come back to have it too."""
+        if not self.prefix:
+            return headers
+        prefix = self.prefix.encode()
+        return [(k, prefix + v if k in (b"location", b"content-location") else v) for k, v in headers]
+
+    def _wrap(
+        self, lifespan: Callable[[Application], AbstractAsyncContextManager[None]]
+    ) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+        @asynccontextmanager
+        async def run(_router: Any) -> AsyncGenerator[None]:
+            async with lifespan(self):
+                yield
+
+        return run
+
+
+def request_id_of(request: Request) -> str:
+    """The request's id: as the client sent it, else a new one that stays with the request."""
+    state = request.scope.setdefault("state", {})
+    if "request_id" not in state:
+        state["request_id"] = request.headers.get("x-request-id") or str(uuid.uuid4())
+    return state["request_id"]
+
+
+def _look_at(scope: Scope) -> tuple[bytes | None, bytes | None, bool]:
+    """Origin, request id, and whether a browser is asking for permission."""
+    origin = request_id = None
+    asks = False
+    for name, value in scope["headers"]:
+        if name == b"origin":
+            origin = value
+        elif name == b"x-request-id":
+            request_id = value
+        elif name == b"access-control-request-method":
+            asks = True
+    return origin, request_id, asks and origin is not None and scope["method"] == "OPTIONS"
+
+
+def _about(scope: Scope) -> dict[str, Any]:
+    return {"method": scope["method"], "path": scope["path"], "request_id": request_id_of(Request(scope))}
+
+
+def _count(scope: Scope, status: int) -> None:
+    route = scope.get("route")
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    metrics.http_requests_of(method, route.path if isinstance(route, Operation) else "unknown", status).inc()

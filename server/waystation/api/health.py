@@ -1,0 +1,64 @@
+"""Is the process able to serve, dependency by dependency."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from waystation.services import GraphSide, Services
+
+DEADLINE_S = 2.0
+"""How long a dependency may take to answer a check."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The state of one dependency. Without one that is not `required` the process serves, with less."""
+
+    name: str
+    is_up: bool
+    required: bool
+
+
+@runtime_checkable
+class Pingable(Protocol):
+    """An event log that stands on a service which can be away."""
+
+    async def ping(self) -> None: ...
+
+
+async def check_all(services: Services) -> list[Check]:
+    """All dependencies at the same time, each within the deadline."""
+    probes = [_probe("postgres", lambda: ping_postgres(services)), _probe("graphs", lambda: _graph_loop(services))]
+    if isinstance(services.log, Pingable):
+        # Live events fall back to Postgres without it, so losing it takes no process out of service.
+        probes.append(_probe("redis", services.log.ping, required=False))
+    return await asyncio.gather(*probes)
+
+
+async def ping_postgres(services: Services) -> None:
+    """One round trip to Postgres. Raises whatever is wrong, at the latest after the deadline."""
+    async with asyncio.timeout(DEADLINE_S), services.db.connection(timeout_s=DEADLINE_S) as conn:
+        await conn.execute("select 1")
+
+
+async def _graph_loop(services: Services) -> None:
+    async def answer(_side: GraphSide) -> None:
+        return
+
+    await services.graphs.call(answer)
+
+
+async def _probe(name: str, ask: Callable[[], Awaitable[None]], *, required: bool = True) -> Check:
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            await ask()
+    except Exception as error:  # the answer to "is it up" is no, whatever went wrong
+        log.info("A dependency does not answer", extra={"dependency": name, "error": type(error).__name__})
+        return Check(name, is_up=False, required=required)
+    return Check(name, is_up=True, required=required)

@@ -1,0 +1,124 @@
+"""The OpenAPI document, and a page made of it that loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from fastapi.openapi.utils import get_openapi
+
+import waystation
+from waystation.api.routing import Operation
+
+TITLE = "Waystation"
+DESCRIPTION = (
+    "Threads, runs, assistants and streams of LangGraph graphs. "
+    'Errors are `{"detail": text}`; the text names the field. '
+    "Times are ISO 8601 in UTC with microseconds."
+)
+
+Document = dict[str, Any]
+_METHODS = ("get", "post", "put", "patch", "delete")
+
+
+def describe_api(operations: Sequence[Operation]) -> Document:
+    """The OpenAPI 3.1 document of these operations."""
+    return get_openapi(title=TITLE, version=waystation.__version__, description=DESCRIPTION, routes=operations)
+
+
+def page_of(document: Document) -> str:
+    """The document as one HTML page: every operation with its parameters, body and answers."""
+    page = (files("waystation.api") / "docs.html").read_text(encoding="utf-8")
+    return (
+        page.replace("{{title}}", escape(f"{document['info']['title']} {document['info']['version']}"))
+        .replace("{{description}}", escape(document["info"]["description"]))
+        .replace("{{contents}}", "".join(_contents(document)))
+        .replace("{{operations}}", "".join(_operations(document)))
+        .replace("{{schemas}}", "".join(_schemas(document)))
+    )
+
+
+def _by_tag(document: Document) -> dict[str, list[tuple[str, str, dict[str, Any]]]]:
+    groups: dict[str, list[tuple[str, str, dict[str, Any]]]] = {}
+    for path, item in document["paths"].items():
+        for method in _METHODS:
+            if method in item:
+                groups.setdefault(item[method].get("tags", ["Other"])[0], []).append((method, path, item[method]))
+    return groups
+
+
+def _contents(document: Document) -> Iterator[str]:
+    for tag, operations in _by_tag(document).items():
+        yield f"<h3>{escape(tag)}</h3><ul>"
+        for method, path, operation in operations:
+            yield f'<li><a href="#{_anchor(operation)}"><b class="{method}">{method}</b> {escape(path)}</a></li>'
+        yield "</ul>"
+
+
+def _operations(document: Document) -> Iterator[str]:
+    for tag, operations in _by_tag(document).items():
+        yield f"<h2>{escape(tag)}</h2>"
+        for method, path, operation in operations:
+            yield f'<section id="{_anchor(operation)}">'
+            yield f'<h3><b class="{method}">{method}</b> <code>{escape(path)}</code></h3>'
+            yield f"<p><strong>{escape(operation.get('summary', ''))}</strong></p>"
+            yield f"<p>{escape(operation.get('description', ''))}</p>"
+            yield from _parameters(operation)
+            yield from _body(operation)
+            yield from _responses(operation)
+            yield "</section>"
+
+
+def _parameters(operation: dict[str, Any]) -> Iterator[str]:
+    parameters = operation.get("parameters", [])
+    if not parameters:
+        return
+    yield "<table><tr><th>parameter</th><th>in</th><th>type</th><th></th></tr>"
+    for parameter in parameters:
+        name = escape(parameter["name"]) + ("*" if parameter.get("required") else "")
+        shape = _shape(parameter.get("schema", {}))
+        note = escape(parameter.get("description", ""))
+        yield f"<tr><td><code>{name}</code></td><td>{parameter['in']}</td><td>{shape}</td><td>{note}</td></tr>"
+    yield "</table>"
+
+
+def _body(operation: dict[str, Any]) -> Iterator[str]:
+    for media, content in operation.get("requestBody", {}).get("content", {}).items():
+        yield f"<p>Body <code>{escape(media)}</code>: {_shape(content.get('schema', {}))}</p>"
+
+
+def _responses(operation: dict[str, Any]) -> Iterator[str]:
+    yield "<ul>"
+    for status, response in operation.get("responses", {}).items():
+        shapes = [_shape(content.get("schema", {})) for content in response.get("content", {}).values()]
+        note = escape(response.get("description", ""))
+        yield f"<li><b>{escape(status)}</b> {note} {' or '.join(shape for shape in shapes if shape)}</li>"
+    yield "</ul>"
+
+
+def _schemas(document: Document) -> Iterator[str]:
+    for name, schema in document.get("components", {}).get("schemas", {}).items():
+        text = escape(json.dumps(schema, indent=2, ensure_ascii=False))
+        yield f'<details id="schema-{escape(name)}"><summary>{escape(name)}</summary><pre>{text}</pre></details>'
+
+
+def _shape(schema: dict[str, Any]) -> str:
+    """A schema in a few words, with a link where it has a name."""
+    if ref := schema.get("$ref"):
+        name = escape(ref.rsplit("/", 1)[-1])
+        return f'<a href="#schema-{name}">{name}</a>'
+    if options := schema.get("anyOf") or schema.get("oneOf"):
+        return " or ".join(shape for shape in map(_shape, options) if shape)
+    if values := schema.get("enum"):
+        return escape(" | ".join(json.dumps(value) for value in values))
+    if schema.get("type") == "array":
+        return f"list of {_shape(schema.get('items', {})) or 'anything'}"
+    kind, form = schema.get("type", ""), schema.get("format", "")
+    return escape(f"{kind} ({form})" if form else str(kind))
+
+
+def _anchor(operation: dict[str, Any]) -> str:
+    return escape(operation["operationId"], quote=True)

@@ -1,0 +1,70 @@
+"""uvicorn's server, taught two things: to end long answers when it stops, and to forget peers that never read."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+
+import uvicorn
+
+from waystation.api.frame import Application
+
+UNREAD_MS = 60_000
+"""After this the kernel ends a connection whose peer takes nothing of what was sent."""
+
+log = logging.getLogger(__name__)
+
+
+class ApiServer(uvicorn.Server):
+    """One process's HTTP server. `stop()` begins the graceful end; signals do the same while `serve()` runs."""
+
+    def __init__(self, app: Application, *, host: str, port: int, grace_s: float = 10.0) -> None:
+        self._app = app
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                loop="uvloop",
+                http="httptools",
+                ws="websockets-sansio",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=int(grace_s),
+            )
+        )
+
+    @property
+    def bound_port(self) -> int:
+        """The port it listens on; it differs from the one asked for when that was 0."""
+        return self.servers[0].sockets[0].getsockname()[1]
+
+    def stop(self) -> None:
+        """Finish what is being answered, then return from `serve()`."""
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        for server in getattr(self, "servers", []):
+            for listener in server.sockets:
+                _forget_unread(listener.fileno())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.stop_streams()
+        await super().shutdown(sockets=sockets)
+
+
+def _forget_unread(fileno: int) -> None:
+    """Accepted connections inherit the option from the listening socket."""
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux only
+    if option is None:
+        return
+    with contextlib.suppress(OSError), socket.socket(fileno=fileno) as listener:
+        try:
+            listener.setsockopt(socket.IPPROTO_TCP, option, UNREAD_MS)
+        finally:
+            listener.detach()  # the descriptor belongs to the event loop
