@@ -24,9 +24,7 @@ from langgraph.graph.message import add_messages
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Send
 from pydantic import BaseModel, Field
-from typing_extensions import (
-    TypedDict,
-)  # pydantic, which makes the schemas, refuses that of `typing` before Python 3.12
+from typing_extensions import TypedDict  # on Python 3.11 pydantic makes no schema from the one in `typing`
 
 from chat_model import chat_model
 from docs_search import docs_index, format_passages
