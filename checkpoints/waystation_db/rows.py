@@ -36,6 +36,8 @@ class ClaimedRun:
     epoch_ms: int
     kwargs: dict[str, Any]
     metadata: dict[str, Any]
+    assistant_config: dict[str, Any]
+    assistant_context: dict[str, Any]
     resumable: bool
     temporary: bool
     cancel_action: CancelAction | None

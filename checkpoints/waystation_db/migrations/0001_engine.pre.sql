@@ -81,6 +81,9 @@ create table run (
     metadata           jsonb       not null default '{}',
     -- json and not jsonb: inputs come back with their members in the order they were sent in.
     kwargs             json        not null,
+    -- The assistant as it was when the run was created: a later patch does not change a run that waits.
+    assistant_config   jsonb       not null default '{}',
+    assistant_context  jsonb       not null default '{}',
     resumable          boolean     not null default false,
     -- A stateless run whose thread goes with it.
     temporary          boolean     not null default false,

@@ -43,7 +43,8 @@ Opener = Callable[[], AbstractAsyncContextManager[GraphSide]]
 class GraphHost:
     """Runs the graph loop's thread and carries calls to it.
 
-    Made by `async with GraphHost.run(opener)`: leaving the block cancels what still runs there and closes its resources.
+    Made by `async with GraphHost.run(opener)`: leaving the block cancels what still runs there and closes its
+    resources.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, side: GraphSide) -> None:

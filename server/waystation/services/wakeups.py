@@ -1,6 +1,7 @@
 """Hints between the API and the workers: "there is work", "that run is to stop". Losing one costs a poll interval.
 
-In one process a hint is a function call on the graph loop; between processes it is a NOTIFY that the statement which made
+In one process a hint is a function call on the graph loop; between processes it is a NOTIFY that the statement which
+made
 the change sends in its own transaction. The worker registers itself here when it lives in the same process.
 """
 

@@ -1,0 +1,226 @@
+"""Runs on threads: create, wait, stream, join, list, get, cancel, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Header, Query, Request
+from starlette.responses import Response
+
+from waystation.api.dependencies import CallerDep, JSONBytes, RunId, ServicesDep, ThreadId, no_content
+from waystation.api.long_answer import ensure_room
+from waystation.api.routing import Router, errors
+from waystation.api.run_answers import join_answer, stream_answer, wait_answer
+from waystation.api.sse import EventStream, WaitingJSON, failed, located, parse_modes
+from waystation.errors import InvalidRequest
+from waystation.events import BEGINNING, EventId
+from waystation.runs import cancel, listing
+from waystation.runs.admission import Origin, create_on_thread
+from waystation.runs.cancel import cancel_because_client_left
+from waystation.runs.requests import CancelMany, ThreadRunCreate
+from waystation_db.rows import CancelAction, RunKey
+
+router = Router(tags=["Runs"])
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(alias="Idempotency-Key", max_length=255, description="The same key gives the same run for a day."),
+]
+LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", description="Continue after this event; -1: all.")]
+StreamModes = Annotated[list[str] | None, Query(description="Only these modes; repeated or joined by commas.")]
+Action = Annotated[str, Query(description="`interrupt` keeps what was done, `rollback` undoes it.")]
+
+
+def origin_of(request: Request, idempotency_key: str | None) -> Origin:
+    """What a run inherits from the request that makes it."""
+    return Origin(request_id=request.headers.get("x-request-id"), idempotency_key=idempotency_key)
+
+
+@router.post("/threads/{thread_id}/runs", summary="Create a run", responses=errors(400, 404, 409, 503))
+async def create_run(
+    thread_id: ThreadId,
+    body: ThreadRunCreate,
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Creates a run in the background and answers with it, pending."""
+    origin = origin_of(request, idempotency_key)
+    run = await create_on_thread(services, caller, thread_id=thread_id, request=body, origin=origin)
+    location = f"/threads/{run.key.thread_id}/runs/{run.key.run_id}"
+    return JSONBytes(run.face(), headers={"Content-Location": location})
+
+
+@router.post(
+    "/threads/{thread_id}/runs/stream",
+    summary="Create a run and stream its events",
+    responses=errors(400, 404, 409, 503),
+)
+async def stream_run(
+    thread_id: ThreadId,
+    body: ThreadRunCreate,
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Server-sent events from the first one; closes when the run is final. Leaving does not stop the run."""
+    ensure_room(request)
+    origin = origin_of(request, idempotency_key)
+    run = await create_on_thread(services, caller, thread_id=thread_id, request=body, origin=origin)
+    return stream_answer(services, run, leave_cancels=body.cancel_on_leave)
+
+
+@router.post(
+    "/threads/{thread_id}/runs/wait",
+    summary="Create a run and wait for its output",
+    responses=errors(400, 404, 409, 503),
+)
+async def wait_for_run(
+    thread_id: ThreadId,
+    body: ThreadRunCreate,
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """The output values when the run is final; a failed run answers 200 with `__error__`."""
+    ensure_room(request)
+    origin = origin_of(request, idempotency_key)
+    run = await create_on_thread(services, caller, thread_id=thread_id, request=body, origin=origin)
+    return wait_answer(services, run, leave_cancels=body.cancel_on_leave)
+
+
+@router.get("/threads/{thread_id}/runs", summary="List a thread's runs", responses=errors(404))
+async def list_runs(
+    thread_id: ThreadId,
+    services: ServicesDep,
+    caller: CallerDep,
+    limit: Annotated[int, Query(ge=0, le=1_000_000)] = 10,
+    offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
+    status: Annotated[str | None, Query(description="Only runs in this state.")] = None,
+    select: Annotated[list[str] | None, Query(description="Only these members.")] = None,
+) -> Response:
+    """Newest first."""
+    return JSONBytes(
+        await listing.list_runs(
+            services, caller, thread_id=thread_id, limit=limit, offset=offset, status=status, select=select
+        )
+    )
+
+
+@router.get("/threads/{thread_id}/runs/{run_id}", summary="Get a run", responses=errors(404))
+async def get_run(thread_id: ThreadId, run_id: RunId, services: ServicesDep, caller: CallerDep) -> Response:
+    """The run as it is now."""
+    return JSONBytes(await listing.get_run(services, caller, thread_id=thread_id, run_id=run_id))
+
+
+@router.delete("/threads/{thread_id}/runs/{run_id}", status_code=204, summary="Delete a run", responses=errors(404))
+async def delete_run(thread_id: ThreadId, run_id: RunId, services: ServicesDep, caller: CallerDep) -> Response:
+    """An active run is stopped first. Its checkpoints stay."""
+    await cancel.delete_run(services, caller, thread_id=thread_id, run_id=run_id)
+    return no_content()
+
+
+@router.get("/threads/{thread_id}/runs/{run_id}/join", summary="Wait for a run's output", responses=errors(503))
+async def join_run(
+    thread_id: ThreadId,
+    run_id: RunId,
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    cancel_on_disconnect: bool = False,
+) -> Response:
+    """As `wait`, for a run that exists. An unknown run answers 200 with `__error__`."""
+    ensure_room(request)
+    return join_answer(services, RunKey(caller.tenant_id, thread_id, run_id), leave_cancels=cancel_on_disconnect)
+
+
+@router.get("/threads/{thread_id}/runs/{run_id}/stream", summary="Join a run's stream", responses=errors(503))
+async def join_stream(
+    thread_id: ThreadId,
+    run_id: RunId,
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    stream_mode: StreamModes = None,
+    cancel_on_disconnect: bool = False,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """Events from now on, or after `Last-Event-ID` if the run is resumable. An unknown run is an `error` event."""
+    ensure_room(request)
+    key = RunKey(caller.tenant_id, thread_id, run_id)
+    base = f"/threads/{thread_id}/runs/{run_id}"
+    headers = located(f"{base}/stream", content=base)
+    state = await listing.run_state(services, key)
+    if state is None:
+        return failed("HTTPException", "404: Run not found", headers=headers)
+    after = parse_event_id(last_event_id) if state.resumable else None
+    return EventStream(
+        services.log.read(
+            key, after=BEGINNING if state.status == "pending" and after is None else after, resumable=state.resumable
+        ),
+        with_ids=state.resumable,
+        modes=parse_modes(stream_mode),
+        headers=headers,
+        on_leave=(lambda: cancel_because_client_left(services, key)) if cancel_on_disconnect else None,
+    )
+
+
+@router.post(
+    "/threads/{thread_id}/runs/{run_id}/cancel", status_code=202, summary="Cancel a run", responses=errors(404)
+)
+async def cancel_run(
+    thread_id: ThreadId,
+    run_id: RunId,
+    services: ServicesDep,
+    caller: CallerDep,
+    wait: Annotated[str | None, Query(description="`true` or `1`: answer when the run has stopped.")] = None,
+    action: Action = "interrupt",
+) -> Response:
+    """202 at once; with `wait`, 200 when the run has stopped."""
+    key = await cancel.cancel_run(services, caller, thread_id=thread_id, run_id=run_id, action=parse_action(action))
+    if (wait or "").lower() not in ("true", "1"):
+        return Response(status_code=202)
+    base = f"/threads/{thread_id}/runs/{run_id}"
+
+    async def stopped() -> bytes:
+        await cancel.until_final(services, key, resumable=False)
+        return b"{}"
+
+    return WaitingJSON(stopped(), headers=located(f"{base}/join", content=base))
+
+
+@router.post("/runs/cancel", status_code=204, summary="Cancel many runs", responses=errors(404))
+async def cancel_runs(
+    body: CancelMany, services: ServicesDep, caller: CallerDep, action: Action = "interrupt"
+) -> Response:
+    """Either some runs of one thread, or all runs in a state."""
+    by_ids = body.thread_id is not None or body.run_ids is not None
+    if by_ids == (body.status is not None) or (by_ids and (body.thread_id is None or body.run_ids is None)):
+        raise InvalidRequest("body: give either `status`, or `thread_id` and `run_ids`.")
+    wanted = parse_action(action)
+    if body.thread_id is not None and body.run_ids is not None:
+        await cancel.cancel_many(services, caller, thread_id=body.thread_id, run_ids=body.run_ids, action=wanted)
+    else:
+        statuses = ["pending", "running"] if body.status == "all" else [str(body.status)]
+        await cancel.cancel_by_status(services, caller, statuses=statuses, action=wanted)
+    return no_content()
+
+
+def parse_action(action: str) -> CancelAction:
+    """Anything that is not `rollback` acts as `interrupt`, as the protocol has it."""
+    return "rollback" if action == "rollback" else "interrupt"
+
+
+def parse_event_id(value: str | None) -> EventId | None:
+    """`-1` and `0` mean from the beginning; what is not an id means from now on."""
+    if value is None:
+        return None
+    if value in ("-1", "0"):
+        return BEGINNING
+    epoch, _, counter = value.partition("-")
+    if epoch.isdecimal() and counter.isdecimal() and len(value) < 40:
+        return EventId(min(int(epoch), 2**62), min(int(counter), 2**31 - 1))
+    return None

@@ -1,0 +1,389 @@
+"""Admission: from a valid request to a committed run row.
+
+A run on an idle thread is created in one statement, and already claimed when a slot of this process is free. Everything
+else (a busy thread, a delay, an Idempotency-Key) goes through one transaction that holds the thread's row: the
+multitask
+decision, the row, the wake-up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import orjson
+import uuid_utils
+
+from waystation.auth import Principal
+from waystation.catalog import default_assistant_id
+from waystation.errors import BadRequest, Conflict, InvalidRequest, NotFound, ThreadBusy
+from waystation.runs.requests import RunCreate, StatelessRunCreate, ThreadRunCreate
+from waystation.services import Services
+from waystation_db import runs
+from waystation_db.rows import CancelAction, ClaimedRun, RunKey
+from waystation_db.runs import Conn, CreatedRun, NewRun
+
+DISPLACED = "displaced by a newer run on the thread (multitask_strategy={})"
+_NOT_FOUND = "Thread or assistant not found."
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A run that exists now. `kwargs` is what its row keeps of the request."""
+
+    key: RunKey
+    row: CreatedRun
+    kwargs: dict[str, Any]
+    resumable: bool
+    multitask_strategy: str = "enqueue"
+    displaced: tuple[RunKey, ...] = ()
+
+    def face(self) -> bytes:
+        """The run as the client that created it sees it: pending, whether or not it was claimed at once."""
+        return orjson.dumps(
+            {
+                "run_id": self.row.run_id,
+                "thread_id": self.row.thread_id,
+                "assistant_id": self.row.assistant_id,
+                "metadata": self.row.metadata,
+                "status": "pending",
+                "kwargs": self.kwargs,
+                "multitask_strategy": self.multitask_strategy,
+                "created_at": self.row.created_at,
+                "updated_at": self.row.updated_at,
+                "langsmith_session_name": None,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a run inherits from the HTTP request that creates it."""
+
+    request_id: str | None = None
+    idempotency_key: str | None = None
+
+
+async def create_on_thread(
+    services: Services, caller: Principal, *, thread_id: str, request: ThreadRunCreate, origin: Origin
+) -> Admitted:
+    """Create a run on a thread.
+
+    Raises:
+        NotFound: no such thread or assistant.
+        ThreadBusy: the strategy is `reject` and a run is active.
+        InvalidRequest, BadRequest: the request makes no sense.
+        Conflict: the Idempotency-Key was used for a different request.
+    """
+    prepared = _prepare(services, caller, thread_id, request, origin, temporary=False)
+    fast = origin.idempotency_key is None and not request.after_seconds
+    if fast and (admitted := await _create_on_idle(services, prepared)):
+        return admitted
+    return await _create_queued(services, prepared, request)
+
+
+async def create_stateless(
+    services: Services, caller: Principal, *, request: StatelessRunCreate, origin: Origin
+) -> Admitted:
+    """Create a run on a thread made for it. Raises as `create_on_thread`, except for threads."""
+    temporary = request.on_completion == "delete"
+    prepared = _prepare(services, caller, str(uuid_utils.uuid7()), request, origin, temporary=temporary)
+    if origin.idempotency_key is not None:
+        return await _create_idempotent_stateless(services, prepared)
+    admitted = await _create_with_thread(services, prepared)
+    if admitted is None:
+        raise NotFound(_NOT_FOUND)
+    return admitted
+
+
+async def create_batch(
+    services: Services, caller: Principal, *, requests: Sequence[StatelessRunCreate], origin: Origin
+) -> list[Admitted]:
+    """Create several stateless runs, all or none."""
+    prepared = [
+        _prepare(services, caller, str(uuid_utils.uuid7()), r, origin, temporary=r.on_completion == "delete")
+        for r in requests
+    ]
+    created: list[Admitted] = []
+    async with services.db.connection() as conn, conn.transaction():
+        for one in prepared:
+            row = await runs.create_with_thread(conn, one.run, claim_for=None, lease_s=0, notify=True)
+            if row is None:
+                raise NotFound(_NOT_FOUND)
+            created.append(one.admitted(row))
+    services.wakeups.work_available()
+    return created
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    run: NewRun
+    kwargs: dict[str, Any]
+    origin: Origin
+    request_hash: bytes
+
+    def admitted(self, row: CreatedRun, displaced: tuple[RunKey, ...] = ()) -> Admitted:
+        return Admitted(self.run.key, row, self.kwargs, self.run.resumable, self.run.multitask_strategy, displaced)
+
+    def claimed(self, row: CreatedRun) -> ClaimedRun:
+        return ClaimedRun(
+            key=self.run.key,
+            assistant_id=row.assistant_id,
+            graph_id=row.graph_id,
+            attempt=row.attempt,
+            crashes=0,
+            epoch_ms=row.epoch_ms,
+            kwargs=self.kwargs,
+            metadata=row.metadata,
+            assistant_config=row.assistant_config,
+            assistant_context=row.assistant_context,
+            resumable=self.run.resumable,
+            temporary=self.run.temporary,
+            cancel_action=None,
+            cancel_reason=None,
+        )
+
+
+def _prepare(
+    services: Services, caller: Principal, thread_id: str, request: RunCreate, origin: Origin, *, temporary: bool
+) -> _Prepared:
+    assistant_id = resolve_assistant(services, request.assistant_id)
+    if request.context and request.config.configurable:
+        raise BadRequest(
+            "context and config.configurable were both given: send one of them; context is the newer form."
+        )
+    if request.webhook:
+        raise InvalidRequest("webhook: this version does not send webhooks; leave it out.")
+    key = RunKey(caller.tenant_id, thread_id, str(uuid_utils.uuid7()))
+    kwargs = _kwargs(key, assistant_id, caller, request, origin, temporary=temporary)
+    shown = {name: kwargs["config"][name] for name in ("tags", "recursion_limit") if name in kwargs["config"]}
+    strategy = request.multitask_strategy if isinstance(request, ThreadRunCreate) else "enqueue"
+    kwargs_json = orjson.dumps(kwargs)
+    run = NewRun(
+        key=key,
+        assistant_id=assistant_id,
+        kwargs_json=kwargs_json.decode(),
+        metadata_json=orjson.dumps(request.config.metadata | request.metadata).decode(),
+        config_json=orjson.dumps(shown).decode(),
+        thread_metadata_json=orjson.dumps(request.metadata).decode(),
+        multitask_strategy=strategy,
+        resumable=request.stream_resumable,
+        temporary=temporary,
+        after_s=request.after_seconds or 0.0,
+    )
+    hashed = b"" if origin.idempotency_key is None else _request_hash(request, thread_id, stateless=temporary)
+    return _Prepared(run, kwargs, origin, hashed)
+
+
+def resolve_assistant(services: Services, name: str) -> str:
+    """The UUID that an `assistant_id` of a request means: itself, or a graph's default assistant.
+
+    Raises:
+        InvalidRequest: neither a UUID nor a graph.
+    """
+    if name in services.project.graphs:
+        return str(default_assistant_id(name))
+    try:
+        return str(UUID(name))
+    except ValueError:
+        known = ", ".join(services.project.graphs)
+        raise InvalidRequest(
+            f"Invalid assistant: {name!r}. assistant_id must be the UUID of an assistant or one of the graphs: {known}"
+        ) from None
+
+
+def _request_hash(request: RunCreate, thread_id: str, *, stateless: bool) -> bytes:
+    body = request.model_dump_json().encode()
+    return hashlib.sha256(b"stateless" + body if stateless else thread_id.encode() + body).digest()
+
+
+def _kwargs(
+    key: RunKey, assistant_id: str, caller: Principal, request: RunCreate, origin: Origin, *, temporary: bool
+) -> dict[str, Any]:
+    """What the run's row keeps: the request's members as clients see them in `kwargs`, and what the worker starts
+    from."""
+    config = request.config.model_dump(exclude_none=True, exclude_defaults=True)
+    configurable: dict[str, Any] = {**request.config.configurable, **request.context}
+    context = dict(configurable)
+    checkpoint = request.checkpoint.model_dump(exclude_none=True) if request.checkpoint else {}
+    if request.checkpoint_id is not None:
+        checkpoint.setdefault("checkpoint_id", request.checkpoint_id)
+    configurable |= {
+        "langgraph_auth_user": caller.user,
+        "langgraph_auth_user_id": caller.identity,
+        "langgraph_auth_permissions": list(caller.permissions),
+        "langgraph_request_id": origin.request_id or str(uuid4()),
+        "run_id": key.run_id,
+        "thread_id": key.thread_id,
+        "assistant_id": assistant_id,
+        "user_id": caller.identity,
+    }
+    return {
+        "input": request.input,
+        "command": None if request.command is None else request.command.model_dump(exclude_unset=True),
+        "checkpoint": checkpoint or None,
+        "config": {**config, "configurable": configurable},
+        "context": context,
+        "stream_mode": request.stream_modes,
+        "interrupt_before": request.interrupt_before,
+        "interrupt_after": request.interrupt_after,
+        "webhook": None,
+        "feedback_keys": request.feedback_keys,
+        "temporary": temporary,
+        "subgraphs": request.stream_subgraphs,
+        "resumable": request.stream_resumable,
+        "checkpoint_during": request.effective_durability != "exit",
+        "durability": request.effective_durability,
+    }
+
+
+async def _create_on_idle(services: Services, prepared: _Prepared) -> Admitted | None:
+    return await _create_claimed(services, prepared, runs.create_on_idle_thread)
+
+
+async def _create_with_thread(services: Services, prepared: _Prepared) -> Admitted | None:
+    if prepared.run.after_s:
+        async with services.db.connection() as conn:
+            row = await runs.create_with_thread(conn, prepared.run, claim_for=None, lease_s=0, notify=True)
+        return None if row is None else prepared.admitted(row)
+    return await _create_claimed(services, prepared, runs.create_with_thread)
+
+
+async def _create_claimed(services: Services, prepared: _Prepared, create: Any) -> Admitted | None:
+    """One statement; the run starts here and now when this process has a slot free."""
+    local = services.wakeups.local
+    slot = local is not None and local.reserve()
+    started = False
+    try:
+        async with services.db.connection() as conn:
+            row = cast(
+                "CreatedRun | None",
+                await create(
+                    conn,
+                    prepared.run,
+                    claim_for=local.worker_id if local is not None and slot else None,
+                    lease_s=services.settings.lease_s,
+                    notify=True,
+                ),
+            )
+        if row is None:
+            return None
+        if local is not None and slot:
+            local.start(prepared.claimed(row))
+            started = True
+        else:
+            services.wakeups.work_available()
+        return prepared.admitted(row)
+    finally:
+        if local is not None and slot and not started:
+            local.release()
+
+
+async def _create_queued(services: Services, prepared: _Prepared, request: ThreadRunCreate) -> Admitted:
+    async with services.db.connection() as conn, conn.transaction():
+        admitted = await _recall(conn, prepared) or await _create_locked(conn, prepared, request)
+    _after_commit(services, admitted, request.multitask_strategy)
+    return admitted
+
+
+async def _create_locked(conn: Conn, prepared: _Prepared, request: ThreadRunCreate) -> Admitted:
+    key = prepared.run.key
+    lock = await runs.lock_thread(conn, key.tenant_id, key.thread_id)
+    if lock is None and request.if_not_exists == "create":
+        row = await runs.create_with_thread(conn, prepared.run, claim_for=None, lease_s=0, notify=True)
+        if row is not None:
+            return prepared.admitted(row)
+        # Somebody else made the thread meanwhile, or there is no such assistant.
+        lock = await runs.lock_thread(conn, key.tenant_id, key.thread_id)
+    if lock is None:
+        raise NotFound(_NOT_FOUND)
+    return await _enqueue(conn, prepared, active=lock.active_runs)
+
+
+async def _enqueue(conn: Conn, prepared: _Prepared, *, active: int) -> Admitted:
+    """The multitask decision on a locked thread, then the new run behind it."""
+    key, strategy = prepared.run.key, prepared.run.multitask_strategy
+    displaced: tuple[RunKey, ...] = ()
+    if active and strategy == "reject":
+        raise ThreadBusy(
+            "Thread is already running a task. Wait for it to finish or choose a different multitask strategy."
+        )
+    if active and strategy in ("interrupt", "rollback"):
+        displaced = await displace(conn, key.tenant_id, key.thread_id, action=cast("CancelAction", strategy))
+    row = await runs.create_queued(conn, prepared.run)
+    if row is None:
+        raise NotFound(_NOT_FOUND)
+    return prepared.admitted(row, displaced)
+
+
+async def displace(conn: Conn, tenant_id: str, thread_id: str, *, action: CancelAction) -> tuple[RunKey, ...]:
+    """Stop everything active on a locked thread: pending runs at once, running ones by a durable wish."""
+    active = await runs.active_runs(conn, tenant_id, thread_id)
+    ids = [run_id for run_id, _ in active]
+    reason = DISPLACED.format(action)
+    if action == "rollback":
+        await runs.delete_pending(conn, tenant_id, thread_id, run_ids=ids)
+    else:
+        await runs.cancel_pending(conn, tenant_id, thread_id, run_ids=ids, error=None)
+    wished = await runs.wish_cancel(conn, tenant_id, thread_id, run_ids=ids, action=action, reason=reason)
+    return tuple(RunKey(tenant_id, thread_id, run_id) for run_id in wished)
+
+
+def _after_commit(services: Services, admitted: Admitted, strategy: str) -> None:
+    for key in admitted.displaced:
+        services.wakeups.stop_run(key, cast("CancelAction", strategy), DISPLACED.format(strategy))
+    services.wakeups.work_available()
+
+
+async def _recall(conn: Conn, prepared: _Prepared) -> Admitted | None:
+    """Take the Idempotency-Key, or find the run that it made.
+
+    Waiting on a concurrent request with the same key is Postgres's doing: the insert blocks on the other's row.
+    """
+    idempotency_key = prepared.origin.idempotency_key
+    if idempotency_key is None:
+        return None
+    key = prepared.run.key
+    if await runs.remember_idempotency(conn, key, idempotency_key=idempotency_key, request_hash=prepared.request_hash):
+        return None
+    found = await runs.recall_idempotency(conn, key.tenant_id, idempotency_key=idempotency_key)
+    if found is None or found[1] != prepared.request_hash:
+        raise Conflict("Idempotency-Key: this key was used for a different request.")
+    return await _existing(conn, found[0])
+
+
+async def _existing(conn: Conn, key: RunKey) -> Admitted:
+    face = await runs.run_face(conn, key)
+    if face is None:
+        raise Conflict("Idempotency-Key: the run that this key created has been deleted.")
+    run = orjson.loads(face)
+    row = CreatedRun(
+        run_id=run["run_id"],
+        thread_id=run["thread_id"],
+        assistant_id=run["assistant_id"],
+        graph_id=run["metadata"].get("graph_id", ""),
+        status=run["status"],
+        attempt=0,
+        epoch_ms=0,
+        metadata=run["metadata"],
+        assistant_config={},
+        assistant_context={},
+        created_at=run["created_at"],
+        updated_at=run["updated_at"],
+    )
+    return Admitted(key, row, run["kwargs"], bool(run["kwargs"].get("resumable")), run["multitask_strategy"])
+
+
+async def _create_idempotent_stateless(services: Services, prepared: _Prepared) -> Admitted:
+    async with services.db.connection() as conn, conn.transaction():
+        known = await _recall(conn, prepared)
+        if known is not None:
+            return known
+        row = await runs.create_with_thread(conn, prepared.run, claim_for=None, lease_s=0, notify=True)
+        if row is None:
+            raise NotFound(_NOT_FOUND)
+    services.wakeups.work_available()
+    return prepared.admitted(row)

@@ -1,0 +1,71 @@
+"""The answer of `wait` and `join`: the output of a run that is final, or its error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from waystation.events import BEGINNING, End
+from waystation.services import Services
+from waystation_db import runs
+from waystation_db.rows import RunKey
+from waystation_db.runs import RunOutput
+
+RUN_NOT_FOUND = {"error": "HTTPException", "message": "404: Run not found"}
+"""What clients of the protocol expect when they join a run that is not there: an error in a 200 answer."""
+
+
+async def output_of(services: Services, key: RunKey, *, resumable: bool) -> bytes:
+    """Wait until the run is final and give its output as JSON: values, with `__interrupt__` or `__error__` where due.
+
+    `wait` answers only when the run is final; cancelling this waits no longer and has no effect on the run.
+    """
+    end = End(None)
+    async for batch in services.log.read(key, after=BEGINNING, resumable=resumable):
+        if isinstance(batch, End):
+            end = batch
+            break
+    return await answer(services, key, end)
+
+
+async def joined_output(services: Services, key: RunKey) -> bytes:
+    """As `output_of`, for a run somebody else created; an unknown run is an error inside the answer."""
+    async with services.db.connection() as conn:
+        state = await runs.run_state(conn, key)
+    if state is None:
+        return _error(RUN_NOT_FOUND)
+    if state.is_final:
+        return await answer(services, key, End(state.status, error=state.error))
+    return await output_of(services, key, resumable=state.resumable)
+
+
+async def answer(services: Services, key: RunKey, end: End) -> bytes:
+    """The output that belongs to an end: from the log's own copy, else from the thread's row."""
+    if end.status in ("error", "timeout") and end.error is not None:
+        return _error(end.error)
+    if end.values is not None:
+        return end.values
+    async with services.db.connection() as conn:
+        found = await runs.run_output(conn, key)
+    if found is None:
+        return _error(RUN_NOT_FOUND)
+    if found.status in ("error", "timeout") and found.error is not None:
+        return _error(found.error)
+    return _values(found)
+
+
+def _error(error: dict[str, Any]) -> bytes:
+    return orjson.dumps({"__error__": error})
+
+
+def _values(found: RunOutput) -> bytes:
+    values = (found.values or "null").encode()
+    pending = [interrupt for task in (found.interrupts or {}).values() for interrupt in task]
+    if found.status != "success" or not pending:
+        return values
+    state = orjson.loads(values)
+    if not isinstance(state, dict):
+        return values
+    state["__interrupt__"] = [{**i, "response_schema": i.get("response_schema")} for i in pending]
+    return orjson.dumps(state)

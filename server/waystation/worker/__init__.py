@@ -1,0 +1,5 @@
+"""The worker: claims runs, executes them on the graph loop, and writes down what became of them."""
+
+from waystation.worker.worker import Worker
+
+__all__ = ["Worker"]

@@ -1,0 +1,95 @@
+"""From an execution's outcome to what is committed: reads the thread's face where it is needed, then writes.
+
+A cancel wish that arrives while an outcome is being written wins: the row refuses the outcome, and the wish is honoured
+instead.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from waystation.events import EventLog
+from waystation.runs.snapshot import ThreadFace, thread_face
+from waystation.services import GraphSide
+from waystation.worker.execute import Execution, failure_event
+from waystation.worker.finishing import Finisher, needs_face, verdict
+from waystation.worker.outcomes import Failed, HandedOver, Lost, Outcome, Stopped, Succeeded
+from waystation.worker.reasons import Cancelled
+from waystation.worker.run_config import graph_config
+from waystation_db import runs
+from waystation_db.errors import DatabaseError, Fenced
+from waystation_db.rows import ClaimedRun
+
+log = structlog.get_logger(__name__)
+
+
+class Concluder:
+    """Writes outcomes of executions down. Lives on the graph loop."""
+
+    def __init__(self, side: GraphSide, events: EventLog) -> None:
+        self._side = side
+        self._finisher = Finisher(side.db, events)
+
+    async def conclude(self, execution: Execution, outcome: Outcome) -> None:
+        """Commit what became of the execution. Returns when it is written, or when the attempt turns out to be over."""
+        try:
+            match outcome:
+                case Lost():
+                    return
+                case HandedOver():
+                    await execution.publisher.flush()
+                    await self._finisher.release(execution.claimed)
+                case Stopped(Cancelled(action="rollback") as reason):
+                    await self._roll_back(execution.claimed, reason)
+                case Succeeded() | Failed() | Stopped():
+                    await self._finish(execution, outcome)
+        except Fenced:
+            log.info("the attempt is over; its outcome is dropped")
+
+    async def _finish(self, execution: Execution, outcome: Succeeded | Failed | Stopped) -> None:
+        run = execution.claimed
+        face = await self._face(run) if needs_face(outcome) else None
+        result = verdict(outcome, face)
+        if result.status in ("error", "timeout") and result.error is not None:
+            execution.publisher.emit([failure_event(result.error)])
+        await execution.publisher.flush()
+        if not await self._finisher.write(run, result, output=_output(outcome, face)):
+            await self._honour_wish(execution)
+
+    async def _honour_wish(self, execution: Execution) -> None:
+        run = execution.claimed
+        async with self._side.db.connection() as conn:
+            wish = await runs.cancel_wish(conn, run.key)
+        if wish is not None and wish.attempt == run.attempt:
+            await self.conclude(execution, Stopped(Cancelled(wish.action, wish.reason)))
+
+    async def _roll_back(self, run: ClaimedRun, reason: Cancelled) -> None:
+        """Delete what the run wrote, then the run. In this order: a crash in between leaves the wish, and it is done
+        again."""
+        await self._side.saver.adelete_for_runs([run.key.run_id])
+        face = await self._face(run) or ThreadFace(None, b"{}", "idle", ())
+        await self._finisher.write_rollback(run, reason, face, face.resting_status)
+
+    async def _face(self, run: ClaimedRun) -> ThreadFace | None:
+        """What the thread shows now; None when its state cannot be read, and its row then stays as it is."""
+        config = graph_config(run, saver=self._side.saver, at_head=True)
+        try:
+            async with self._side.catalog.open(run.graph_id, access="threads.read", config=config) as graph:
+                return thread_face(await graph.aget_state(config, subgraphs=True))
+        except DatabaseError:
+            raise
+        except Exception:
+            # User code (a factory, a state's types) runs here; its failure must not keep the run from becoming final.
+            log.warning("the thread's state could not be read after the run", exc_info=True)
+            return None
+
+
+def _output(outcome: Succeeded | Failed | Stopped, face: ThreadFace | None) -> bytes | None:
+    """What a waiting client gets: the run's own output, or for a stopped run the state so far."""
+    match outcome:
+        case Succeeded():
+            return outcome.values
+        case Stopped():
+            return face.values if face is not None else None
+        case Failed():
+            return None

@@ -1,0 +1,166 @@
+"""Executes one attempt of a run: claimed row in, outcome out. What became of it is written down elsewhere.
+
+start ──▶ graph streams ──▶ wire ──▶ publisher ──▶ event log
+              ▲
+stop(reason) ─┘   the reason is set first, then the task is cancelled; a node that swallows the cancellation is left
+                  behind the fence after `abandon_s`
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import orjson
+import structlog
+from langgraph.errors import GraphDrained
+from langgraph.runtime import RunControl
+
+from waystation.events import EventLog
+from waystation.services import GraphSide
+from waystation.telemetry import metrics
+from waystation.worker.outcomes import Failed, HandedOver, Lost, Outcome, Stopped, Succeeded
+from waystation.worker.publisher import Publisher
+from waystation.worker.reasons import Cancelled, Draining, FencedOff, StopReason, TimedOut
+from waystation.worker.resume_point import AnyGraph, resume_point
+from waystation.worker.run_config import graph_config, graph_context, graph_input
+from waystation.worker.wire import Wire, error_event, metadata_event
+from waystation_db.errors import DatabaseUnavailable, Fenced
+from waystation_db.rows import ClaimedRun
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long an attempt may take, and how long a cancelled node may go on; in seconds."""
+
+    timeout_s: float
+    abandon_s: float
+
+
+class Execution:
+    """One attempt. `run()` is awaited once; `stop` and `drain` may be called at any time, on the graph loop."""
+
+    def __init__(
+        self,
+        run: ClaimedRun,
+        side: GraphSide,
+        events: EventLog,
+        limits: Limits,
+        *,
+        abandon: Callable[[asyncio.Task[Outcome]], None],
+    ) -> None:
+        self.claimed = run
+        self.publisher = Publisher(events, run)
+        self._side = side
+        self._limits = limits
+        self._abandon = abandon
+        self._control = RunControl()
+        self._reason: StopReason | None = None
+        self._stopping = asyncio.Event()
+
+    def stop(self, reason: StopReason) -> None:
+        """Stop as soon as possible. A later reason replaces an earlier one only if it is a lost lease."""
+        if self._reason is None or isinstance(reason, FencedOff):
+            self._reason = reason
+            self._stopping.set()
+
+    def drain(self) -> None:
+        """Hand over at the next superstep."""
+        self._control.request_drain()
+
+    async def run(self) -> Outcome:
+        """Execute to an outcome. Does not raise, except when it is itself cancelled."""
+        if self.claimed.cancel_action is not None:
+            return Stopped(Cancelled(self.claimed.cancel_action, self.claimed.cancel_reason))
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._limits.timeout_s, self.stop, TimedOut(self._limits.timeout_s))
+        body = loop.create_task(self._body(), name=f"run {self.claimed.key.run_id}")
+        waiter = loop.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({body, waiter}, return_when=asyncio.FIRST_COMPLETED)
+            if not body.done():
+                body.cancel()
+                await asyncio.wait({body}, timeout=self._limits.abandon_s)
+            return self._outcome_of(body)
+        finally:
+            timer.cancel()
+            waiter.cancel()
+            if not body.done():
+                body.cancel()
+
+    def _outcome_of(self, body: asyncio.Task[Outcome]) -> Outcome:
+        """The body's own outcome, unless it was stopped: then the reason says what that means."""
+        outcome: Outcome | None = None
+        if not body.done():
+            metrics.NODES_ABANDONED.inc()
+            log.warning("a cancelled node goes on; it is left behind the fence", reason=str(self._reason))
+            self._abandon(body)
+        elif not body.cancelled():
+            outcome = body.result()
+        match self._reason:
+            case FencedOff():
+                return Lost()
+            case Cancelled() as reason:
+                return Lost() if isinstance(outcome, Lost) else Stopped(reason)
+            case TimedOut() as reason:
+                return outcome if isinstance(outcome, Succeeded | Lost) else Stopped(reason)
+            case Draining():
+                return outcome if isinstance(outcome, Succeeded | Lost) else HandedOver()
+            case None:
+                return outcome or Failed("CancelledError", "a node of the graph cancelled its own run")
+
+    async def _body(self) -> Outcome:
+        try:
+            return await self._stream()
+        except asyncio.CancelledError:
+            raise
+        except GraphDrained:
+            return HandedOver()
+        except Fenced:
+            return Lost()
+        except DatabaseUnavailable as e:
+            # An outage of Postgres that outlasts the retries ends no run: it goes back to the queue.
+            log.warning("Postgres is away; the run is handed back", error=str(e))
+            return HandedOver()
+        except BaseException as e:  # a node may raise anything, SystemExit included: it ends its own run and no more
+            log.info("run failed", error=type(e).__name__, exc_info=True)
+            return Failed(type(e).__name__, str(e))
+
+    async def _stream(self) -> Outcome:
+        run = self.claimed
+        self.publisher.emit([metadata_event(run.key.run_id, run.attempt)])
+        config = graph_config(run, saver=self._side.saver.for_run(run.key, run.attempt))
+        async with self._side.catalog.open(run.graph_id, access="threads.create_run", config=config) as graph:
+            outcome = await self._stream_graph(graph)
+        await self.publisher.flush()
+        return outcome
+
+    async def _stream_graph(self, graph: AnyGraph) -> Outcome:
+        run = self.claimed
+        saver = self._side.saver.for_run(run.key, run.attempt)
+        begin = await resume_point(run, graph, graph_config(run, saver=saver, at_head=True))
+        if begin.kind == "paused":
+            return Succeeded(None, paused=True)
+        fresh = begin.kind == "start"
+        wire = Wire(run.kwargs["stream_mode"], subgraphs=bool(run.kwargs.get("subgraphs")))
+        async for events in wire.stream(
+            graph,
+            graph_input(run) if fresh else None,
+            config=graph_config(run, saver=saver, at_head=not fresh),
+            context=graph_context(run),
+            interrupt_before=run.kwargs.get("interrupt_before"),
+            interrupt_after=run.kwargs.get("interrupt_after"),
+            durability=run.kwargs.get("durability") or "async",
+            control=self._control,
+        ):
+            self.publisher.emit(events)
+            await self.publisher.room()
+        return Succeeded(wire.output(), paused=wire.paused)
+
+
+def failure_event(error: dict[str, str]) -> tuple[str, bytes, str]:
+    """The `error` event that closes a failed run's stream."""
+    return error_event(orjson.dumps(error, default=str))

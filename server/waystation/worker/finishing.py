@@ -1,0 +1,176 @@
+"""Writes an outcome down: the run's status and its thread's face in one transaction, then the end of the event log.
+
+Commit, then publish: whoever sees the end may read the database and find the outcome there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import orjson
+import structlog
+
+from waystation.events import End, EventLog
+from waystation.runs.snapshot import ThreadFace
+from waystation.telemetry import metrics
+from waystation.worker.outcomes import Failed, HandedOver, Lost, Outcome, Stopped, Succeeded
+from waystation.worker.reasons import Cancelled, TimedOut
+from waystation_db import runs
+from waystation_db.errors import DatabaseUnavailable
+from waystation_db.json import dumps
+from waystation_db.pool import Database
+from waystation_db.rows import FINAL_STATUSES, ClaimedRun, FinalStatus, RestingStatus
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An outcome as the row wants it."""
+
+    status: FinalStatus
+    resting_status: RestingStatus
+    cancelled: bool
+    values: bytes | None
+    interrupts: bytes | None
+    error: dict[str, str] | None
+
+
+def verdict(outcome: Succeeded | Failed | Stopped, face: ThreadFace | None) -> Verdict:
+    """What an outcome means for run and thread. `face` is the thread's state where it had to be read."""
+    interrupts = face.interrupts if face is not None else b"{}"
+    values = face.values if face is not None else None
+    match outcome:
+        case Succeeded():
+            resting: RestingStatus = face.resting_status if face is not None else "idle"
+            # A paused run's output names its interrupts; the thread's values do not.
+            return Verdict("success", resting, False, values if outcome.paused else outcome.values, interrupts, None)
+        case Failed():
+            error = {"error": outcome.error, "message": outcome.message}
+            return Verdict("error", "error", False, values, interrupts, error)
+        case Stopped(Cancelled() as reason):
+            resting = face.resting_status if face is not None else "idle"
+            return Verdict("interrupted", resting, True, values, interrupts, cancel_error(reason))
+        case Stopped(TimedOut() as reason):
+            error = {
+                "error": "RunTimeout",
+                "message": f"The run took longer than {reason.limit_s:g} s and was stopped.",
+            }
+            return Verdict("timeout", "error", False, values, interrupts, error)
+
+
+def cancel_error(reason: Cancelled) -> dict[str, str]:
+    """What a thread shows after one of its runs was cancelled."""
+    kind = "UserRollback" if reason.action == "rollback" else "UserInterrupt"
+    return {"error": kind, "message": reason.reason or "cancelled"}
+
+
+class Finisher:
+    """Writes outcomes, however often Postgres has to be asked. Lives on the graph loop."""
+
+    def __init__(self, db: Database, events: EventLog) -> None:
+        self._db = db
+        self._events = events
+
+    async def write(self, run: ClaimedRun, result: Verdict, *, output: bytes | None) -> bool:
+        """Commit the outcome, then end the log; False: the attempt is over, or a cancel wish came first.
+
+        `output` is the JSON that a waiting client gets, where it is known.
+        """
+        written = await self._insist(lambda: self._finish(run, result))
+        if not written:
+            return False
+        metrics.RUNS_FINISHED.labels(result.status).inc()
+        error = result.error if result.status in ("error", "timeout") else None
+        await self._end(run, End(result.status, output, error))
+        return True
+
+    async def write_rollback(
+        self, run: ClaimedRun, reason: Cancelled, face: ThreadFace, resting: RestingStatus
+    ) -> bool:
+        """Delete the run, whose checkpoints are gone already, and end the log."""
+
+        async def delete() -> bool:
+            async with self._db.connection() as conn:
+                left = await runs.finish_rolled_back(
+                    conn,
+                    run.key,
+                    run.attempt,
+                    resting_status=resting,
+                    values=_text(face.values),
+                    interrupts=face.interrupts.decode(),
+                    error=orjson.dumps(cancel_error(reason)).decode(),
+                )
+                return left is not None or await runs.run_state(conn, run.key) is None
+
+        if not await self._insist(delete):
+            return False
+        metrics.RUNS_FINISHED.labels("rollback").inc()
+        await self._end(run, End(None))
+        return True
+
+    async def release(self, run: ClaimedRun) -> bool:
+        """Hand the run back to the queue; no crash is counted."""
+
+        async def release() -> bool:
+            async with self._db.connection() as conn:
+                return await runs.release(conn, run.key, run.attempt)
+
+        return await self._insist(release)
+
+    async def _finish(self, run: ClaimedRun, result: Verdict) -> bool:
+        async with self._db.connection() as conn:
+            left = await runs.finish(
+                conn,
+                run.key,
+                run.attempt,
+                status=result.status,
+                cancelled=result.cancelled,
+                resting_status=result.resting_status,
+                values=_text(result.values),
+                interrupts=_text(result.interrupts),
+                error=None if result.error is None else dumps(result.error).decode(),
+            )
+            if left is not None:
+                return True
+            # The statement may have been committed by a try whose answer was lost.
+            state = await runs.run_state(conn, run.key)
+        return state is not None and state.attempt == run.attempt and state.status in FINAL_STATUSES
+
+    async def _insist(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Try until Postgres answers: an outage ends no run. The lease may be lost meanwhile; the fence sees to
+        that."""
+        delay_s = 0.05
+        while True:
+            try:
+                return await write()
+            except DatabaseUnavailable as e:
+                log.warning("outcome not written yet, trying again", error=str(e), retry_s=delay_s)
+                await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))
+                delay_s = min(delay_s * 2, 1.0)
+
+    async def _end(self, run: ClaimedRun, end: End) -> None:
+        with contextlib.suppress(DatabaseUnavailable):  # readers find the end in the run's row
+            await self._events.end(run.key, run.attempt, end, resumable=run.resumable)
+
+
+def needs_face(outcome: Outcome) -> bool:
+    """Whether the thread's state has to be read to know its face: not after an ordinary success."""
+    match outcome:
+        case Succeeded(paused=paused):
+            return paused
+        case Failed() | Stopped():
+            return True
+        case HandedOver() | Lost():
+            return False
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()

@@ -1,0 +1,111 @@
+"""What the graph sees of a run: config, context and input, merged from assistant, thread, run and server.
+
+Later wins: assistant, thread, ids, run, server keys. The merged metadata comes ready from the run's row.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.types import Command, Send
+
+import waystation
+from waystation_db.rows import ClaimedRun
+
+_LANGGRAPH_VERSION = version("langgraph")
+
+_CHECKPOINTER = "__pregel_checkpointer"
+"""LangGraph's key for a checkpointer that comes with the config instead of being compiled in."""
+
+SERVER_KEYS = (
+    "langgraph_auth_user",
+    "langgraph_auth_user_id",
+    "langgraph_auth_permissions",
+    "langgraph_request_id",
+    "run_id",
+    "thread_id",
+    "graph_id",
+    "assistant_id",
+    "user_id",
+)
+
+
+def graph_config(run: ClaimedRun, *, saver: BaseCheckpointSaver[str], at_head: bool = False) -> RunnableConfig:
+    """The RunnableConfig of an attempt. A client cannot overwrite the server's keys.
+
+    `at_head`: begin at the thread's newest checkpoint, whichever one the client named.
+    """
+    asked = run.kwargs.get("config") or {}
+    mine = run.assistant_config
+    configurable: dict[str, Any] = {
+        **(mine.get("configurable") or {}),
+        **run.assistant_context,
+        **(asked.get("configurable") or {}),
+        **({} if at_head else run.kwargs.get("checkpoint") or {}),
+        "run_id": run.key.run_id,
+        "thread_id": run.key.thread_id,
+        "graph_id": run.graph_id,
+        "assistant_id": run.assistant_id,
+        _CHECKPOINTER: saver,
+    }
+    configurable.setdefault("checkpoint_ns", "")
+    config: dict[str, Any] = {
+        "configurable": configurable,
+        "metadata": {**run.metadata, **server_metadata(run)},
+        "run_id": run.key.run_id,
+    }
+    for name in ("tags", "recursion_limit", "max_concurrency", "run_name"):
+        value = asked.get(name) or mine.get(name)
+        if value:
+            config[name] = value
+    return cast("RunnableConfig", config)
+
+
+def server_metadata(run: ClaimedRun) -> dict[str, Any]:
+    """The metadata keys that the server adds to a run's own."""
+    configurable = (run.kwargs.get("config") or {}).get("configurable") or {}
+    return {
+        "graph_id": run.graph_id,
+        "assistant_id": run.assistant_id,
+        "user_id": configurable.get("user_id", ""),
+        "run_id": run.key.run_id,
+        "thread_id": run.key.thread_id,
+        "run_attempt": run.attempt,
+        "langgraph_version": _LANGGRAPH_VERSION,
+        "langgraph_api_version": waystation.__version__,
+        "langgraph_plan": "open-source",
+        "langgraph_host": "self-hosted",
+        "langgraph_request_id": configurable.get("langgraph_request_id", ""),
+    }
+
+
+def graph_context(run: ClaimedRun) -> dict[str, Any] | None:
+    """The run's context: the assistant's and the run's own members; None when there are none."""
+    mine = {**(run.assistant_config.get("configurable") or {}), **run.assistant_context}
+    return {**mine, **(run.kwargs.get("context") or {})} or None
+
+
+def graph_input(run: ClaimedRun) -> Any:
+    """The input of an attempt: the command if there is one, else the input; None goes on from the checkpoint."""
+    command = run.kwargs.get("command")
+    if command:
+        return Command(
+            resume=command.get("resume"), update=_update(command.get("update")), goto=_goto(command.get("goto"))
+        )
+    return None if command is not None else run.kwargs.get("input")
+
+
+def _update(update: Any) -> Any:
+    return (
+        [tuple(cast("list[Any]", pair)) for pair in cast("list[Any]", update)] if isinstance(update, list) else update
+    )
+
+
+def _goto(goto: Any) -> Any:
+    if goto is None:
+        return ()
+    targets = cast("list[Any]", goto) if isinstance(goto, list) else [goto]
+    return [Send(t["node"], t.get("input")) if isinstance(t, dict) else t for t in cast("list[Any]", targets)]

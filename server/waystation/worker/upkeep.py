@@ -1,0 +1,97 @@
+"""What has to be done now and then, by any worker: sweeping dead leases, ending poison runs, throwing away what is
+over.
+
+Every statement skips what another process is working on, so any number of workers may do this at the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import orjson
+import structlog
+
+from waystation.config import Settings
+from waystation.events import End, EventLog
+from waystation.services import GraphSide
+from waystation.telemetry import metrics
+from waystation_db import events as chunks
+from waystation_db import runs, thread_removal
+from waystation_db.errors import DatabaseError
+
+log = structlog.get_logger(__name__)
+
+LOST = {
+    "error": "WorkerLost",
+    "message": "The process that executed this run died each time it was tried; it is not tried again.",
+}
+"""The error of a run that took its process down too often."""
+
+HOUSEKEEPING_S = 30.0
+BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """The chores of a worker process."""
+
+    side: GraphSide
+    events: EventLog
+    settings: Settings
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Do the chores until the block is left."""
+        loops = [
+            asyncio.create_task(_forever(self.sweep, self.settings.sweep_s), name="sweep"),
+            asyncio.create_task(_forever(self.tidy, HOUSEKEEPING_S), name="tidy"),
+        ]
+        try:
+            yield
+        finally:
+            for task in loops:
+                task.cancel()
+            await asyncio.wait(loops)
+
+    async def sweep(self) -> None:
+        """Put back the runs of dead workers; end those that were put back too often."""
+        limits = {"max_crashes": self.settings.max_crashes, "lease_s": self.settings.lease_s}
+        async with self.side.db.connection() as conn:
+            swept = await runs.sweep_expired(conn, **limits)
+            buried = await runs.bury_poisoned(conn, error=orjson.dumps(LOST).decode(), **limits)
+        for key, attempt in swept:
+            metrics.RUNS_SWEPT.labels("pending").inc()
+            log.warning("a run's worker is gone; the run is tried again", run_id=key.run_id, attempt=attempt)
+        for run in buried:
+            metrics.RUNS_SWEPT.labels(run.status).inc()
+            log.error("a run took its worker down too often; it is not tried again", run_id=run.key.run_id)
+            await self.events.end(run.key, run.attempt, End(run.status, error=LOST), resumable=run.resumable)
+
+    async def tidy(self) -> None:
+        """Throw away expired threads, what stateless runs left, old stream events and old idempotency keys."""
+        async with self.side.db.connection() as conn:
+            await thread_removal.delete_hidden(conn, BATCH)
+            await thread_removal.sweep_expired(conn, BATCH)
+            trimmed = await thread_removal.expired_keeping_latest(conn, BATCH)
+            await chunks.delete_expired(conn, ttl_s=self.settings.resumable_stream_ttl_s)
+            await runs.forget_idempotency(conn)
+        for key in trimmed:
+            await self.side.saver.aprune([key.thread_id], strategy="keep_latest")
+            async with self.side.db.connection() as conn:
+                await thread_removal.mark_trimmed(conn, key.tenant_id, [key.thread_id])
+
+
+async def _forever(chore: Callable[[], Awaitable[None]], every_s: float) -> None:
+    while True:
+        await asyncio.sleep(every_s * random.uniform(0.8, 1.2))
+        try:
+            await chore()
+        except DatabaseError as e:
+            log.warning("upkeep failed, trying again", chore=chore.__name__, error=str(e))
+        except Exception:
+            # The loop's boundary: one bad row must not end all upkeep of the process.
+            log.exception("upkeep failed, trying again", chore=chore.__name__)

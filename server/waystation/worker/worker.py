@@ -1,0 +1,253 @@
+"""The worker: slots, claims, and the course of each run from its claim to its outcome.
+
+It lives on the graph loop. `reserve`, `release`, `start`, `work_available` and `stop_run` may be called from any
+thread: the
+API of the same process uses them, everybody else's hints come through Postgres.
+
+    wake-up or poll ──▶ claim as many as there are free slots ──▶ Execution.run ──▶ conclude: write the outcome down
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from waystation.config import Settings
+from waystation.events import EventLog
+from waystation.services import GraphSide
+from waystation.telemetry import metrics
+from waystation.worker.conclude import Concluder
+from waystation.worker.execute import Execution, Limits
+from waystation.worker.leases import LeaseKeeper
+from waystation.worker.outcomes import Outcome
+from waystation.worker.reasons import Cancelled, Draining, FencedOff
+from waystation_db import runs
+from waystation_db.errors import DatabaseUnavailable
+from waystation_db.rows import CancelAction, CancelWish, ClaimedRun, RunKey
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Slots:
+    """How many runs may execute here, and how many do. Thread-safe."""
+
+    size: int
+    taken: int = 0
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def take(self, wanted: int = 1) -> int:
+        with self._lock:
+            got = 0 if self.closed else max(0, min(wanted, self.size - self.taken))
+            self.taken += got
+            return got
+
+    def give_back(self, count: int = 1) -> None:
+        with self._lock:
+            self.taken -= count
+
+    def close(self) -> None:
+        with self._lock:
+            self.closed = True
+
+
+class Worker:
+    """Executes runs. Made and left by `async with Worker.running(...)` on the graph loop."""
+
+    def __init__(self, worker_id: str, side: GraphSide, events: EventLog, settings: Settings) -> None:
+        self._worker_id = worker_id
+        self._side = side
+        self._settings = settings
+        self._events = events
+        self._limits = Limits(settings.bg_job_timeout_s, settings.abandon_s)
+        self._slots = _Slots(settings.n_jobs_per_worker)
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._executions: dict[RunKey, Execution] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._abandoned: set[asyncio.Task[Outcome]] = set()
+        self._concluder = Concluder(side, events)
+        self._leases = LeaseKeeper(
+            side.db.conninfo,
+            lease_s=settings.lease_s,
+            renew_s=settings.renew_s,
+            on_lost=self._on_lost_lease,
+            on_wish=self._on_wish,
+        )
+        metrics.WORKER_SLOTS.set(settings.n_jobs_per_worker)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def running(
+        cls, worker_id: str, side: GraphSide, events: EventLog, settings: Settings
+    ) -> AsyncIterator[Worker]:
+        """A worker that claims runs until the block is left. Call `drain` before leaving, or its runs are cut off."""
+        worker = cls(worker_id, side, events, settings)
+        worker._leases.start()
+        claiming = asyncio.create_task(worker._claim_until_closed(), name="claim")
+        try:
+            yield worker
+        finally:
+            worker._slots.close()
+            claiming.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await claiming
+            await worker._cut_off()
+            await asyncio.to_thread(worker._leases.close)
+
+    @property
+    def worker_id(self) -> str:
+        return self._worker_id
+
+    @property
+    def active(self) -> int:
+        """Slots in use."""
+        return self._slots.taken
+
+    @property
+    def size(self) -> int:
+        """Slots in all."""
+        return self._slots.size
+
+    # -- hints, from any thread ------------------------------------------------------------------------------------
+
+    def reserve(self) -> bool:
+        return self._slots.take() == 1
+
+    def release(self) -> None:
+        self._slots.give_back()
+
+    def start(self, run: ClaimedRun) -> None:
+        self._loop.call_soon_threadsafe(self._spawn, run)
+
+    def work_available(self) -> None:
+        self._loop.call_soon_threadsafe(self._wake.set)
+
+    def stop_run(self, key: RunKey, action: CancelAction, reason: str | None) -> None:
+        self._loop.call_soon_threadsafe(self._stop, key, action, reason)
+
+    def run_deleted(self, key: RunKey) -> None:
+        """The run's row is gone: nothing it still does counts."""
+        self._loop.call_soon_threadsafe(self._lose, key, None)
+
+    # -- claiming --------------------------------------------------------------------------------------------------
+
+    async def _claim_until_closed(self) -> None:
+        while True:
+            self._wake.clear()
+            more = await self._claim_some()
+            if not more:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.poll_s * random.uniform(0.8, 1.0)):
+                        await self._wake.wait()
+
+    async def _claim_some(self) -> bool:
+        """Fill the free slots; True when there may be more to claim."""
+        free = self._slots.take(self._settings.n_jobs_per_worker)
+        claimed: list[ClaimedRun] = []
+        try:
+            if free:
+                async with self._side.db.connection() as conn:
+                    claimed = await runs.claim_next(conn, self._worker_id, limit=free, lease_s=self._settings.lease_s)
+        except DatabaseUnavailable as e:
+            log.warning("cannot claim runs, trying again", error=str(e))
+        finally:
+            self._slots.give_back(free - len(claimed))
+        for run in claimed:
+            self._spawn(run)
+        return bool(claimed) and len(claimed) == free
+
+    def _spawn(self, run: ClaimedRun) -> None:
+        """Execute a claimed run on a slot that is taken for it already."""
+        self._leases.hold(run.key, run.attempt)
+        execution = Execution(run, self._side, self._events, self._limits, abandon=self._keep_abandoned)
+        self._executions[run.key] = execution
+        self._idle.clear()
+        task = self._loop.create_task(self._course(execution))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _course(self, execution: Execution) -> None:
+        run = execution.claimed
+        with bound_contextvars(run_id=run.key.run_id, thread_id=run.key.thread_id, attempt=run.attempt):
+            try:
+                with metrics.RUN_SECONDS.time():
+                    outcome = await execution.run()
+                await self._concluder.conclude(execution, outcome)
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                # A slot's boundary: the run's lease runs out and the sweeper puts it back; the other slots go on.
+                log.exception("the run's course broke off; its lease will run out")
+            finally:
+                self._forget(execution)
+
+    def _forget(self, execution: Execution) -> None:
+        run = execution.claimed
+        self._leases.let_go(run.key, run.attempt)
+        if self._executions.get(run.key) is execution:
+            del self._executions[run.key]
+        self._slots.give_back()
+        if not self._executions:
+            self._idle.set()
+        self._wake.set()
+
+    def _keep_abandoned(self, task: asyncio.Task[Outcome]) -> None:
+        self._abandoned.add(task)
+        task.add_done_callback(self._abandoned.discard)
+
+    # -- stopping --------------------------------------------------------------------------------------------------
+
+    def _on_lost_lease(self, key: RunKey, attempt: int) -> None:
+        self._loop.call_soon_threadsafe(self._lose, key, attempt)
+
+    def _on_wish(self, wish: CancelWish) -> None:
+        self.stop_run(wish.key, wish.action, wish.reason)
+
+    def _lose(self, key: RunKey, attempt: int | None) -> None:
+        execution = self._executions.get(key)
+        if execution is not None and attempt in (None, execution.claimed.attempt):
+            log.warning("lease lost; the attempt stops", run_id=key.run_id, attempt=attempt)
+            metrics.LEASES_LOST.inc()
+            execution.stop(FencedOff())
+
+    def _stop(self, key: RunKey, action: CancelAction, reason: str | None) -> None:
+        execution = self._executions.get(key)
+        if execution is not None:
+            execution.stop(Cancelled(action, reason))
+
+    async def drain(self, grace_s: float) -> None:
+        """Refuse new runs; let those that run finish, or hand over at their next superstep, for at most `grace_s`
+        seconds.
+
+        What is left then is cancelled and put back in the queue. No crash is counted.
+        """
+        self._slots.close()
+        for execution in list(self._executions.values()):
+            execution.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()
+        for execution in list(self._executions.values()):
+            execution.stop(Draining())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.abandon_s + 5):
+                await self._idle.wait()
+
+    async def _cut_off(self) -> None:
+        for task in [*self._tasks, *self._abandoned]:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1)
