@@ -1,0 +1,100 @@
+"""What is done with all checkpoints of a thread or of a run at once: delete, copy, count. One function per statement
+(copying is one transaction of three); all may be repeated after a lost connection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from waystation_db.sql import load
+
+_sql = load("checkpoints")
+_DELETE_THREAD, _DELETE_FOR_RUNS, _THREADS_OF_RUNS = (
+    _sql["delete_thread"],
+    _sql["delete_for_runs"],
+    _sql["threads_of_runs"],
+)
+_COPIES = (_sql["copy_blobs"], _sql["copy_writes"], _sql["copy_checkpoints"])
+_STORAGE = _sql["storage"]
+
+Conn = AsyncConnection[TupleRow]
+
+
+class Counted(TypedDict):
+    """Rows, and the bytes of what they hold."""
+
+    count: int
+    bytes: int
+
+
+class ChannelBytes(TypedDict):
+    """How many versions of a channel's value are kept, and their bytes."""
+
+    versions: int
+    bytes: int
+
+
+class ChannelValues(Counted):
+    """The values of all channels, and of each."""
+
+    by_channel: dict[str, ChannelBytes]
+
+
+class Storage(TypedDict):
+    """What a thread holds, in the words of the HTTP API."""
+
+    total_bytes: int
+    checkpoints: Counted
+    channel_values: ChannelValues
+    pending_writes: Counted
+
+
+async def delete_thread(conn: Conn, thread_id: str) -> None:
+    """Delete every checkpoint, value and pending write of a thread."""
+    await conn.execute(_DELETE_THREAD, {"thread_id": str(thread_id)})
+
+
+async def delete_for_runs(conn: Conn, run_ids: Sequence[str], *, thread_id: str | None = None) -> None:
+    """Delete the checkpoints of runs, with their writes and the values that no other checkpoint of the thread has.
+
+    Without `thread_id` the threads are searched for, by reading all checkpoints there are.
+    """
+    if not run_ids:
+        return
+    thread_ids = [thread_id] if thread_id else await _threads_of_runs(conn, run_ids)
+    if thread_ids:
+        await conn.execute(_DELETE_FOR_RUNS, {"thread_ids": thread_ids, "run_ids": [str(one) for one in run_ids]})
+
+
+async def copy_thread(conn: Conn, source: str, target: str) -> None:
+    """Copy all checkpoints of a thread in one transaction and commit it; what the target has already stays."""
+    async with conn.transaction():
+        for statement in _COPIES:
+            await conn.execute(statement, {"source": str(source), "target": str(target)})
+
+
+async def storage(conn: Conn, thread_id: str) -> Storage:
+    """Return what a thread holds; the bytes are those of the data, without the overhead of rows and indexes."""
+    cursor = await conn.execute(_STORAGE, {"thread_id": str(thread_id)})
+    row: tuple[Any, ...] = await cursor.fetchone() or (0, 0, 0, 0, {})
+    checkpoints, checkpoint_bytes, writes, write_bytes, by_channel = row
+    channels: dict[str, ChannelBytes] = by_channel
+    value_bytes = sum(one["bytes"] for one in channels.values())
+    return {
+        "total_bytes": checkpoint_bytes + value_bytes + write_bytes,
+        "checkpoints": {"count": checkpoints, "bytes": checkpoint_bytes},
+        "channel_values": {
+            "count": sum(one["versions"] for one in channels.values()),
+            "bytes": value_bytes,
+            "by_channel": channels,
+        },
+        "pending_writes": {"count": writes, "bytes": write_bytes},
+    }
+
+
+async def _threads_of_runs(conn: Conn, run_ids: Sequence[str]) -> list[str]:
+    cursor = await conn.execute(_THREADS_OF_RUNS, {"run_ids": [str(one) for one in run_ids]})
+    return [thread_id for (thread_id,) in await cursor.fetchall()]

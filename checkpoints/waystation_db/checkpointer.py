@@ -1,0 +1,257 @@
+"""The saver that graphs run with: LangGraph's tables and behaviour, other costs.
+
+    graph of run A ─▶ view of A ─┐                         ┌─ one statement: fences of A and B,
+    graph of run B ─▶ view of B ─┼─▶ group commit ─▶ batch ┤  rows of A, B and the API, commit
+    API, update_state ───────────┘                         └─ answers: which fences held
+
+A put returns when its transaction is committed. There is no lock and no thread in between, a connection is held for
+one statement, and nothing relies on the session. What is read and written about whole threads is in
+`checkpoint_threads.py`, what a row looks like in `checkpoint_rows.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, LiteralString, Self, TypeVar, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+    get_checkpoint_id,
+)
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.checkpoint.postgres.base import BasePostgresSaver
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.rows import DictRow, TupleRow, dict_row
+
+from waystation_db import checkpoint_threads as threads
+from waystation_db.checkpoint_rows import Fence, Put, checkpoint_put, write_rows
+from waystation_db.checkpoint_tuples import checkpoint_tuple, is_before_v4
+from waystation_db.checkpoint_write import put_batch
+from waystation_db.errors import DatabaseError
+from waystation_db.group_commit import GroupCommit
+from waystation_db.pool import Database
+from waystation_db.retrying import until_done
+from waystation_db.rows import RunKey
+from waystation_db.serde import CheckpointSerde
+from waystation_db.sql import load
+
+_SELECT = load("checkpoints")["select_checkpoints"]
+
+_THIS = "where thread_id = %s and checkpoint_ns = %s and checkpoint_id = %s"
+_LATEST = "where thread_id = %s and checkpoint_ns = %s order by checkpoint_id desc limit 1"
+
+T = TypeVar("T")
+
+
+class PostgresCheckpointer(AsyncPostgresSaver):
+    """A saver for all graphs of one event loop; `for_run` gives the fenced view that one run's graph works with.
+
+    Writes wait out a database that is away for `retry_s` seconds, reads too; then DatabaseUnavailable is raised.
+    """
+
+    SELECT_SQL = _SELECT + " "
+
+    def __init__(self, db: Database, *, serde: SerializerProtocol | None = None, retry_s: float = 30.0) -> None:
+        # Not AsyncPostgresSaver's own: it wants the connection that this one takes from the pool each time.
+        BasePostgresSaver.__init__(self, serde=serde or CheckpointSerde())
+        self.pipe = None
+        self.loop = asyncio.get_running_loop()
+        self._db = db
+        self._retry_s = retry_s
+        self._fence: Fence | None = None
+        self._commits = GroupCommit(self._put_batch, retry_s=retry_s)
+
+    def for_run(self, key: RunKey, attempt: int) -> PostgresCheckpointer:
+        """Return the view for one attempt of a run: everything it writes is refused with Fenced, by Postgres, unless
+        the run is running in this very attempt. Its checkpoints carry the run's id. Costs next to nothing."""
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, _fence=Fence(key, attempt))
+        return view
+
+    async def aclose(self) -> None:
+        """Wait until everything that was put is committed or has failed. No put is taken afterwards."""
+        await self._commits.aclose()
+
+    def with_allowlist(self, extra_allowlist: Any) -> Self:
+        """List types for loading (LangGraph's strict mode does for every graph); they count for all of the process."""
+        if isinstance(self.serde, CheckpointSerde):
+            self.serde.allow(extra_allowlist)
+        return self
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Commit a checkpoint. Raises Fenced, DatabaseUnavailable, or what keeps its values from being stored."""
+        if self._fence:
+            metadata = cast(CheckpointMetadata, {**metadata, "run_id": self._fence.key.run_id})
+        put = checkpoint_put(self.serde, self._fence, config, checkpoint, metadata, new_versions)
+        await self._commits.submit(put)
+        row = put.checkpoint
+        assert row is not None
+        return _config(row.thread_id, row.checkpoint_ns, row.checkpoint_id)
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Commit what a task wrote. Raises as `aput` does."""
+        await self._commits.submit(write_rows(self.serde, self._fence, config, writes, task_id, task_path))
+
+    async def _put_batch(self, batch: Sequence[Put]) -> list[DatabaseError | None]:
+        async with self._db.connection() as conn:
+            return await put_batch(conn, batch)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Return the checkpoint that `config` names, or the latest. Raises CorruptCheckpoint if it cannot be built."""
+        configurable = config["configurable"]  # pyright: ignore[reportTypedDictNotRequiredAccess]  # LangGraph sets it
+        arguments = [str(configurable["thread_id"]), configurable.get("checkpoint_ns", "")]
+        if checkpoint_id := get_checkpoint_id(config):
+            where, arguments = _THIS, [*arguments, checkpoint_id]
+        else:
+            where = _LATEST
+        rows = await self._rows(where, arguments)
+        return checkpoint_tuple(self.serde, rows[0]) if rows else None
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """Yield checkpoints, newest first. No connection is held while the caller looks at them."""
+        where, arguments = self._search_where(config, filter, before)
+        where += " order by checkpoint_id desc"
+        if limit is not None:
+            where, arguments = f"{where} limit %s", [*arguments, int(limit)]
+        for row in await self._rows(where, arguments):
+            yield checkpoint_tuple(self.serde, row)
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Return what the ancestors of a checkpoint wrote to delta channels; see LangGraph's base class."""
+        work = super().aget_delta_channel_history
+        return await self._again(lambda: work(config=config, channels=channels))
+
+    async def storage(self, thread_id: str) -> threads.Storage:
+        """Count what a thread holds; see `checkpoint_threads.storage`."""
+        return await self._with_connection(lambda conn: threads.storage(conn, thread_id))
+
+    # -- whole threads -----------------------------------------------------------------------------------------------
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Delete every checkpoint of a thread."""
+        await self._with_connection(lambda conn: threads.delete_thread(conn, thread_id))
+
+    async def adelete_for_runs(self, run_ids: Sequence[str], *, thread_id: str | None = None) -> None:
+        """Delete the checkpoints of runs: the state is then what it was before them. Name the thread if you know it:
+        without it every checkpoint in the database is looked at."""
+        await self._with_connection(lambda conn: threads.delete_for_runs(conn, run_ids, thread_id=thread_id))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy all checkpoints of a thread, in one transaction; what the target has already stays."""
+        await self._with_connection(lambda conn: threads.copy_thread(conn, source_thread_id, target_thread_id))
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Delete all but the latest checkpoint of each namespace (`keep_latest`) or all (`delete`).
+
+        Raises NotImplementedError for `keep_latest` of a thread with a DeltaChannel, whose state needs its history.
+        """
+        work = super().aprune
+        await self._again(lambda: work(thread_ids, strategy=strategy))
+
+    # -- for callers in other threads --------------------------------------------------------------------------------
+    # LangGraph has these for get_tuple, list, prune and so on, with the same check. Its put and put_writes lack it.
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """`aput` for other threads than the loop's."""
+        return self._from_thread(lambda: self.aput(config, checkpoint, metadata, new_versions))
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """`aput_writes` for other threads than the loop's."""
+        self._from_thread(lambda: self.aput_writes(config, writes, task_id, task_path))
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """`adelete_for_runs` for other threads than the loop's."""
+        self._from_thread(lambda: self.adelete_for_runs(run_ids))
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """`acopy_thread` for other threads than the loop's."""
+        self._from_thread(lambda: self.acopy_thread(source_thread_id, target_thread_id))
+
+    def _from_thread(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        try:
+            is_own = asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            is_own = False
+        if is_own:
+            raise asyncio.InvalidStateError("This call would block the loop it waits for: use the method's async form.")
+        return asyncio.run_coroutine_threadsafe(work(), self.loop).result()
+
+    # -- the database ------------------------------------------------------------------------------------------------
+
+    async def _rows(self, where: str, arguments: Sequence[Any]) -> list[DictRow]:
+        async def work() -> list[DictRow]:
+            async with self._cursor() as cursor:
+                # `where` is a constant, of ours or of LangGraph's.
+                await cursor.execute(cast(LiteralString, self.SELECT_SQL + where), arguments, binary=True)
+                rows = await cursor.fetchall()
+                await self._adopt_old_sends(cursor, [row for row in rows if is_before_v4(row)])
+                return rows
+
+        return await self._again(work)
+
+    async def _adopt_old_sends(self, cursor: AsyncCursor[DictRow], rows: Sequence[DictRow]) -> None:
+        """Give checkpoints from before LangGraph 0.5 the sends that it then stored with their parents."""
+        for row in rows:
+            parent = row["parent_checkpoint_id"]
+            await cursor.execute(self.SELECT_PENDING_SENDS_SQL, (row["thread_id"], [parent]))
+            if found := await cursor.fetchone():
+                values: list[tuple[bytes, bytes, bytes]] = row["channel_values"] or []
+                self._migrate_pending_sends(found["sends"], row["checkpoint"], values)
+                row["channel_values"] = values
+
+    @asynccontextmanager
+    async def _cursor(self, *, pipeline: bool = False) -> AsyncGenerator[AsyncCursor[DictRow]]:
+        # What LangGraph's own code here asks for; it does without pipelines as well.
+        async with self._db.connection() as conn, conn.cursor(binary=True, row_factory=dict_row) as cursor:
+            yield cursor
+
+    async def _with_connection(self, work: Callable[[AsyncConnection[TupleRow]], Awaitable[T]]) -> T:
+        async def once() -> T:
+            async with self._db.connection() as conn:
+                return await work(conn)
+
+        return await self._again(once)
+
+    async def _again(self, work: Callable[[], Awaitable[T]]) -> T:
+        return await until_done(work, retry_s=self._retry_s)
+
+
+def _config(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfig:
+    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id}}
