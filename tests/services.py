@@ -1,19 +1,20 @@
-"""Real servers for tests: one Postgres and one Valkey for all workers of a test run, and private ones to maltreat.
+"""Real servers for tests: shared ones for a test run, and private ones to maltreat.
 
-The shared servers are started by whoever comes first and end with the last worker, however it ends: Postgres by its
-own guard, Valkey because the worker that started it is its parent and says so to the kernel.
+Postgres is shared by the workers of a run, Valkey has one server per worker. Both end with those who use them, also
+when these are killed.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -28,7 +29,7 @@ FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "on", "
 
 
 @contextmanager
-def once_per_run(directory: Path, name: str) -> Iterator[bool]:
+def once_per_run(directory: Path, name: str) -> Generator[bool]:
     """Serialise a piece of work among all workers of a run; True for the first, who must do it."""
     done = directory / f"{name}.done"
     with open(directory / f"{name}.lock", "w") as lock:
@@ -38,18 +39,22 @@ def once_per_run(directory: Path, name: str) -> Iterator[bool]:
         done.touch()
 
 
+# The shell ends its server when our end of its input closes, and so also when we are killed.
+_KEEPER = 'binary=$1; shift; "$binary" "$@" </dev/null >/dev/null 2>&1 & echo $!; read -r _; kill -9 $!; wait'
+
+
 class Valkey:
-    """A Valkey server on a unix socket and a TCP port of its own, which a test may stop, pause and start again."""
+    """A Valkey server on a port of its own, which a test may stop, pause and start again."""
 
     def __init__(self, port: int, directory: Path) -> None:
         self.port = port
         self._directory = directory
-        self._process: subprocess.Popen[bytes] | None = None
+        self._keeper: subprocess.Popen[str] | None = None
+        self._pid = 0
 
     @classmethod
     def start(cls) -> Self:
-        directory = Path(tempfile.mkdtemp(prefix="waystation-valkey-"))
-        server = cls(_free_port(), directory)
+        server = cls(_free_port(), Path(tempfile.mkdtemp(prefix="waystation-valkey-")))
         server.resume()
         return server
 
@@ -59,27 +64,26 @@ class Valkey:
 
     @property
     def pid(self) -> int:
-        assert self._process is not None, "the server does not run"
-        return self._process.pid
+        assert self._keeper is not None, "the server does not run"
+        return self._pid
 
     def client(self) -> redis.Redis:
         return redis.Redis(host="127.0.0.1", port=self.port)
 
     def resume(self) -> None:
         """Start the server (again), empty, on the same port."""
-        command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        command += ["--dir", str(self._directory), "--loglevel", "warning"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        command = ["sh", "-c", _KEEPER, "keeper", str(get_binary_path()), "--port", str(self.port)]
+        command += ["--bind", "127.0.0.1", "--save", "", "--dir", str(self._directory)]
+        self._keeper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._keeper.stdout is not None
+        self._pid = int(self._keeper.stdout.readline())
         self._await_answer()
 
     def kill(self) -> None:
         """End the server as a crash does: nothing is saved, all connections are cut."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        if self._keeper is not None:
+            self._keeper.communicate("")
+            self._keeper = None
 
     def restart(self) -> None:
         self.kill()
@@ -94,20 +98,18 @@ class Valkey:
 
     def flush(self) -> None:
         with self.client() as client:
-            client.flushall()
+            client.flushall()  # pyright: ignore[reportUnknownMemberType]  # redis leaves its kwargs untyped
 
     def stop(self) -> None:
         self.kill()
-        for left in self._directory.iterdir():
-            left.unlink()
-        self._directory.rmdir()
+        shutil.rmtree(self._directory)
 
     def _await_answer(self) -> None:
         deadline = time.monotonic() + 20
         while True:
             try:
                 with self.client() as client:
-                    client.ping()
+                    client.ping()  # pyright: ignore[reportUnknownMemberType]  # redis leaves its kwargs untyped
                 return
             except redis.ConnectionError:
                 if time.monotonic() > deadline:

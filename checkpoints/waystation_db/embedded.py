@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -151,7 +151,7 @@ class EmbeddedPostgres:
     def _launch(self, deadline: float) -> None:
         """Start a postmaster, again while remains of a killed one are in its way. Raises EmbeddedError."""
         while True:
-            _disown_stale_pid_file(self._data)
+            _disown_stale_files(self._data, self._sockets)
             log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
             postmaster = self._order(deadline, adopt=0)
             while _exists(postmaster):
@@ -184,6 +184,8 @@ class EmbeddedPostgres:
     def _is_ready(self, deadline: float) -> bool:
         """Wait while the server starts or recovers. False when there is no server to wait for."""
         while postmaster := _running_postmaster(self._data):
+            # Whoever started it may have had another directory for temporary files than we.
+            self._sockets = next(map(Path, _pid_file(self._data)[4:5]), self._sockets)
             if _pid_file(self._data)[7:8] in (["ready"], ["standby"]) and self._answers():
                 return True
             if time.monotonic() > deadline:
@@ -270,7 +272,7 @@ def _ask_guard(order: dict[str, Any], timeout_s: float) -> dict[str, Any]:
 
 
 @contextmanager
-def _exclusive(path: Path, timeout_s: float) -> Iterator[None]:
+def _exclusive(path: Path, timeout_s: float) -> Generator[None]:
     lock = _locked(path, fcntl.LOCK_EX, time.monotonic() + timeout_s)
     try:
         yield
@@ -330,15 +332,17 @@ def _works_in(pid: int, data: Path) -> bool:
         return False
 
 
-def _disown_stale_pid_file(data: Path) -> None:
-    """Let Postgres see that the owner of postmaster.pid is dead when its number has gone to another process.
+def _disown_stale_files(data: Path, sockets: Path) -> None:
+    """Let Postgres see that the owner of its lock files is dead when its number has gone to another process.
 
-    That happens in every new container. The file stays, with a number that nobody can have: Postgres finds in it the
-    shared memory of the dead postmaster and refuses to start while children of it still use that.
+    That happens in every new container. postmaster.pid stays, with a number that nobody can have: Postgres finds in
+    it the shared memory of the dead postmaster and refuses to start while children of it still use that.
     """
     lines = _pid_file(data)
     if lines and _running_postmaster(data) is None and lines[0].isdigit() and _exists(int(lines[0])):
         (data / "postmaster.pid").write_text("\n".join([_NO_PROCESS, *lines[1:]]) + "\n")
+        for lock in sockets.glob(".s.PGSQL.*.lock"):
+            lock.unlink(missing_ok=True)
 
 
 def _exists(pid: int) -> bool:

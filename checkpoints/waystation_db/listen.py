@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -138,7 +138,7 @@ class Listener:
         return self._connected.is_set()
 
     @contextmanager
-    def subscribe(self, *channels: str, limit: int = 1000) -> Iterator[Subscription]:
+    def subscribe(self, *channels: str, limit: int = 1000) -> Generator[Subscription]:
         """Receive, for the length of the block, what comes on `channels` (all that are listened on by default).
 
         At most `limit` unread notifications are kept; beyond it they give way to one Gap.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -190,7 +190,7 @@ async def _apply_by_statement(conn: _Conn, step: Migration) -> None:
 
 
 @asynccontextmanager
-async def _locked(lock: _Conn, timeout_s: float) -> AsyncIterator[None]:
+async def _locked(lock: _Conn, timeout_s: float) -> AsyncGenerator[None]:
     """Hold the migration lock in a transaction of `lock`."""
     deadline = monotonic() + timeout_s
     while True:
@@ -205,7 +205,7 @@ async def _locked(lock: _Conn, timeout_s: float) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _connected(conninfo: str) -> AsyncIterator[_Conn]:
+async def _connected(conninfo: str) -> AsyncGenerator[_Conn]:
     address = normalize_conninfo(conninfo, application_name="waystation-migrate")
     try:
         # Nothing is prepared, for the sake of PgBouncer.

@@ -31,6 +31,9 @@ _IDLE_S = 300.0
 _LIFETIME_S = 3600.0
 _FIRST_RETRY_S = 0.05
 _LAST_RETRY_S = 0.5
+_ROLLBACK_TIMEOUT_S = 5.0
+# SQLSTATEs of a server (or a pooler before it) that goes down or is not up.
+_LOST = ("08", "57P")
 # Dead peers are noticed after some 20 s at most, when no packet says that they are gone. What the URI says wins.
 _CONNECT_DEFAULTS: dict[str, Any] = {
     "connect_timeout": 5,
@@ -51,7 +54,8 @@ def normalize_conninfo(conninfo: str, *, application_name: str = "waystation") -
         given = conninfo_to_dict(conninfo)
     except psycopg.ProgrammingError as error:
         raise ValueError(f"this is not the address of a Postgres database: {str(error).strip()}") from None
-    return make_conninfo(**{**_CONNECT_DEFAULTS, "application_name": application_name, **given})
+    merged: dict[str, Any] = {**_CONNECT_DEFAULTS, "application_name": application_name, **given}
+    return make_conninfo(**merged)
 
 
 class Database:
@@ -139,12 +143,19 @@ class Database:
                 self._size += 1
                 return await self._connect(deadline)
             if slot := await self._wait(deadline):
-                return slot
+                if slot.is_alive():
+                    return slot
+                await self._discard(slot)
         raise DatabaseUnavailable(f"the pool {self.name} is closed")
 
     async def give_back(self, slot: _Slot) -> None:
         """For Checkout: make the connection idle again, or close it when it is of no more use."""
-        if not await _is_reusable(slot.conn) or not self._is_open or monotonic() > slot.ends_at:
+        try:
+            reusable = await _is_reusable(slot.conn)
+        except BaseException:
+            await self._discard(slot)
+            raise
+        if not reusable or not self._is_open or monotonic() > slot.ends_at:
             await self._discard(slot)
             return
         self._lend_or_keep(slot)
@@ -238,7 +249,9 @@ class Checkout:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        lost = isinstance(error, psycopg.OperationalError) and self._slot.conn.broken
+        lost = isinstance(error, psycopg.OperationalError) and (
+            self._slot.conn.broken or (error.sqlstate or "").startswith(_LOST)
+        )
         await self._database.give_back(self._slot)
         if lost:
             raise DatabaseUnavailable(f"the connection to Postgres was lost: {str(error).strip()}") from error
@@ -278,12 +291,10 @@ async def _is_reusable(conn: AsyncConnection[TupleRow]) -> bool:
         return False
     if status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
         try:
-            await conn.rollback()
-        except psycopg.Error:
+            async with asyncio.timeout(_ROLLBACK_TIMEOUT_S):
+                await conn.rollback()
+        except (psycopg.Error, TimeoutError):
             return False
-        except BaseException:
-            await conn.close()
-            raise
         status = pgconn.transaction_status
     return status == TransactionStatus.IDLE
 

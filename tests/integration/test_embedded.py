@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
@@ -69,7 +69,7 @@ def use(data_dir: Path) -> Iterator[Callable[[], _User]]:
 
 
 @contextmanager
-def _started(data_dir: Path) -> Iterator[EmbeddedPostgres]:
+def _started(data_dir: Path) -> Generator[EmbeddedPostgres]:
     server = EmbeddedPostgres.start(data_dir)
     try:
         yield server
@@ -93,7 +93,7 @@ def _running(pid: int) -> bool:
 
 def _query(server: EmbeddedPostgres, statement: str) -> object:
     with psycopg.connect(server.conninfo, autocommit=True) as conn:
-        cursor = conn.execute(cast("psycopg.abc.QueryNoTemplate", statement))
+        cursor = conn.execute(statement.encode())
         row = cursor.fetchone() if cursor.description else None
         return row[0] if row else None
 
@@ -233,9 +233,12 @@ def test_half_made_cluster_is_made_anew(data_dir: Path) -> None:
 
 def test_process_id_of_a_dead_postmaster_may_belong_to_another_process(data_dir: Path) -> None:
     with _started(data_dir) as server:
-        lines = (data_dir / "data" / "postmaster.pid").read_text().splitlines()
+        sockets = Path(cast(str, _query(server, "show unix_socket_directories")))
+        locks = [data_dir / "data" / "postmaster.pid", sockets / ".s.PGSQL.5432.lock"]
+        contents = [lock.read_text().splitlines() for lock in locks]
         server.halt(immediate=True)
-    (data_dir / "data" / "postmaster.pid").write_text("\n".join([str(os.getppid()), *lines[1:]]) + "\n")
+    for lock, lines in zip(locks, contents, strict=True):
+        lock.write_text("\n".join([str(os.getppid()), *lines[1:]]) + "\n")
     with _started(data_dir) as server:
         assert _query(server, "select 1") == 1
 

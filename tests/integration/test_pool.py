@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 
 from waystation_db.embedded import EmbeddedPostgres
@@ -201,7 +202,7 @@ async def test_name_is_seen_in_pg_stat_activity(uri: str) -> None:
 def test_addresses_of_other_libraries_are_understood() -> None:
     for scheme in ("postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg"):
         conninfo = normalize_conninfo(f"{scheme}://u:p%40ss@h:1/d?connect_timeout=2")
-        given = psycopg.conninfo.conninfo_to_dict(conninfo)
+        given = conninfo_to_dict(conninfo)
         assert (given["host"], given["password"], given["dbname"]) == ("h", "p@ss", "d")
         assert given["connect_timeout"] == "2"
         assert given["application_name"] == "waystation"
