@@ -223,14 +223,11 @@ def _config(access: Access) -> RunnableConfig:
 
 
 def _runtime(access: Access, context_type: object) -> object:
+    # Without type arguments: Python 3.11 cannot make an instance of a subscripted generic class with slots.
+    shared: dict[str, Any] = {"access_context": access.access_context, "user": access.user, "store": access.store}
     if access.access_context != "threads.create_run":
-        return _ReadRuntime[Any](access_context=access.access_context, user=access.user, store=access.store)
-    return _ExecutionRuntime[Any](
-        access_context=access.access_context,
-        user=access.user,
-        store=access.store,
-        context=_as_context(access.context, context_type),
-    )
+        return cast(object, _ReadRuntime(**shared))
+    return cast(object, _ExecutionRuntime(**shared, context=_as_context(access.context, context_type)))
 
 
 def _as_context(context: object, context_type: object) -> object:

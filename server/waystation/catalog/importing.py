@@ -90,10 +90,11 @@ class Importer:
         return _import_as(self._own_name(file), file)
 
     def _names(self, file: Path) -> Iterator[str]:
-        """Dotted names under which an import would find `file`, the one below the deepest folder first."""
-        for folder in sorted({*self.folders, file.parent}, key=lambda f: len(f.parts), reverse=True):
-            if folder == file.parent and (folder / "__init__.py").exists():
-                continue
+        """Dotted names under which an import would find `file`: below the deepest folder first, as a script last."""
+        folders = sorted(self.folders, key=lambda folder: len(folder.parts), reverse=True)
+        if not (file.parent / "__init__.py").exists():
+            folders.append(file.parent)
+        for folder in folders:
             if file.is_relative_to(folder):
                 parts = list(file.relative_to(folder).with_suffix("").parts)
                 parts = parts[:-1] if parts[-1] == "__init__" else parts

@@ -117,7 +117,7 @@ class _TypedDicts:
 
     def _make(self, declared: Any) -> Any:
         annotations = {
-            name: (Required if name in declared.__required_keys__ else NotRequired)[self.renew(_bare(hint))]
+            name: _presence(declared, name, hint)[self.renew(_bare(hint))]
             for name, hint in get_type_hints(declared, include_extras=True).items()
         }
         made = cast(Any, typing_extensions.TypedDict)(declared.__name__, annotations)
@@ -129,6 +129,15 @@ class _TypedDicts:
 def _is_typings(declared: Any) -> bool:
     """`List[…]`, `Optional[…]` and the like, in contrast to `list[…]`."""
     return hasattr(declared, "copy_with")
+
+
+def _presence(declared: Any, name: str, hint: Any) -> Any:
+    """`Required` or `NotRequired`. What is written at the key counts first: `__required_keys__` misses it where
+    annotations are texts."""
+    written = get_origin(hint)
+    if written in (Required, NotRequired):
+        return written
+    return Required if name in declared.__required_keys__ else NotRequired
 
 
 def _bare(hint: Any) -> Any:

@@ -1,0 +1,59 @@
+"""Loading sample projects in tests, each with a clean import state."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.store.memory import InMemoryStore
+
+from waystation.catalog import Catalog, read_project
+
+FIXTURES = Path(__file__).parents[1]
+FORMS = FIXTURES / "fixtures" / "projects" / "forms"
+BASIC = FIXTURES / "contract" / "fixtures" / "basic"
+
+
+@contextmanager
+def clean_imports() -> Generator[None]:
+    """Undo what loading a project does to `sys.path` and `sys.modules`, so that no test sees another's modules."""
+    path, modules = list(sys.path), dict(sys.modules)
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        for name in [name for name in set(sys.modules) - set(modules) if not _is_library(sys.modules[name])]:
+            del sys.modules[name]
+
+
+def _is_library(module: ModuleType) -> bool:
+    """Libraries stay: they do not survive being imported twice."""
+    places = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", [])]
+    return any("site-packages" in place or place.startswith(sys.base_prefix) for place in places)
+
+
+async def load(root: Path) -> Catalog:
+    return await Catalog.load(read_project(root), store=InMemoryStore())
+
+
+def project(root: Path, files: dict[str, str], **graphs: object) -> Path:
+    """A project made of `files` and `graphs`, below `root`."""
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    (root / "langgraph.json").write_text(json.dumps({"dependencies": ["."], "graphs": graphs}), encoding="utf-8")
+    return root
+
+
+async def said(catalog: Catalog, graph_id: str, config: RunnableConfig | None = None, **asked: Any) -> str:
+    """What the graph of a sample project says when it runs."""
+    config = config or {"configurable": {}}
+    async with catalog.open(graph_id, access="threads.create_run", config=config, **asked) as graph:
+        result: dict[str, Any] = await graph.ainvoke({}, config)  # pyright: ignore[reportUnknownMemberType]  # untyped there
+    return str(result["said"])
