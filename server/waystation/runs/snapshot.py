@@ -78,7 +78,7 @@ def _task(task: PregelTask) -> dict[str, Any]:
     return {
         "id": task.id,
         "name": task.name,
-        "path": task.path,
+        "path": cast("object", task.path),  # pyright: ignore[reportUnknownMemberType]  # a bare tuple in the library
         "error": None if task.error is None else _error_text(task.error),
         "interrupts": [_interrupt(i) for i in task.interrupts],
         "checkpoint": _subgraph_checkpoint(task),
