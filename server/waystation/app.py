@@ -1,0 +1,67 @@
+"""The application: which routes there are, and what is opened and closed with them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager
+
+from starlette.routing import BaseRoute
+
+from waystation.api import assistants, runs, stateless, system
+from waystation.api.cors import Cors, CorsRules
+from waystation.api.frame import Application
+from waystation.api.long_answer import OpenStreams
+from waystation.api.numbers import Numbers
+from waystation.api.routing import Operation
+from waystation.runs.assistants import ensure_default_assistants
+from waystation.services import Services
+from waystation.telemetry.metrics import watch_loop_lag
+
+OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
+
+ROUTERS = (system.router, assistants.router, runs.router, stateless.router)
+
+
+def create_app(open_services: OpenServices) -> Application:
+    """The ASGI application. `open_services` is entered on the server's loop at start and left when it stops."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Application) -> AsyncGenerator[None]:
+        async with open_services() as services:
+            attach(app, services)
+            await ensure_default_assistants(services)
+            lag = asyncio.create_task(watch_loop_lag("api"))
+            try:
+                yield
+            finally:
+                app.stop_streams()
+                lag.cancel()
+                await asyncio.wait([lag])
+
+    return Application(operations(), lifespan=lifespan)
+
+
+def operations() -> list[Operation]:
+    """Every operation of the API."""
+    routes: list[BaseRoute] = [route for router in ROUTERS for route in router.routes]
+    return [route for route in routes if isinstance(route, Operation)]
+
+
+def attach(app: Application, services: Services) -> None:
+    """Give the application what its routes need, and apply what the project says of HTTP."""
+    limit = services.settings.max_stream_readers
+    app.state.services = services
+    app.state.streams = OpenStreams(limit=limit, stopping=asyncio.get_running_loop().create_future())
+    app.state.numbers = Numbers(services.db)
+    app.cors = Cors(_cors_rules(services))
+    http = services.project.http
+    app.prefix = (http and http.mount_prefix) or services.settings.mount_prefix or ""
+
+
+def _cors_rules(services: Services) -> CorsRules:
+    http = services.project.http
+    if http is not None and http.cors is not None:
+        return CorsRules(**http.cors.model_dump())
+    return CorsRules(allow_origins=services.settings.cors_allow_origins)
