@@ -10,7 +10,6 @@ directory that no other user can enter. Everything here blocks: call it before t
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -18,10 +17,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
@@ -29,10 +26,20 @@ from urllib.parse import quote
 
 import psycopg
 
+from waystation_db.embedded_files import (
+    disown_stale_files,
+    exclusive,
+    exists,
+    is_held,
+    locked,
+    make_private,
+    pid_file,
+    running_postmaster,
+    socket_dir,
+)
 from waystation_db.errors import EmbeddedError
 
 _SETTINGS = {"listen_addresses": "", "unix_socket_permissions": "0700", "max_connections": "200"}
-_NO_PROCESS = "2147483647"
 # Left by a postmaster that was killed: its children hold the shared memory until they notice.
 _STILL_ENDING = re.compile(r"pre-existing shared memory block|lock file \S+ already exists")
 
@@ -71,7 +78,7 @@ class EmbeddedPostgres:
         self._settings = {**_SETTINGS, **settings}
         self._timeout_s = timeout_s
         self._data = data_dir / "data"
-        self._sockets = _socket_dir(data_dir)
+        self._sockets = socket_dir(data_dir)
         self._share: int | None = None
 
     @classmethod
@@ -107,7 +114,7 @@ class EmbeddedPostgres:
     @property
     def pid(self) -> int | None:
         """The process id of the postmaster, None when it does not run."""
-        return _running_postmaster(self._data)
+        return running_postmaster(self._data)
 
     @property
     def log_path(self) -> Path:
@@ -118,14 +125,14 @@ class EmbeddedPostgres:
         if self._share is None:
             return
         try:
-            with _exclusive(self._base / "start.lock", self._timeout_s):
+            with exclusive(self._base / "start.lock", self._timeout_s):
                 self._stop_if_last(self._share)
         finally:
             self._release()
 
     def halt(self, *, immediate: bool = False) -> None:
         """Take the server down for everybody, keeping this share; `immediate` is a crash, without a checkpoint."""
-        with _exclusive(self._base / "start.lock", self._timeout_s):
+        with exclusive(self._base / "start.lock", self._timeout_s):
             self._end(signal.SIGQUIT if immediate else signal.SIGINT)
 
     def revive(self) -> None:
@@ -139,23 +146,24 @@ class EmbeddedPostgres:
 
     def _join_or_launch(self) -> None:
         deadline = time.monotonic() + self._timeout_s
-        with _exclusive(self._base / "start.lock", self._timeout_s):
+        with exclusive(self._base / "start.lock", self._timeout_s):
             if self._share is None:
                 # Waits here while the guard of the last users takes their server down.
-                self._share = _locked(self._base / "users.lock", fcntl.LOCK_SH, deadline)
+                self._share = locked(self._base / "users.lock", fcntl.LOCK_SH, deadline)
             while not self._is_ready(deadline):
                 self._launch(deadline)
-            if (postmaster := self.pid) and not _is_held(self._base / "guard.lock"):
+            if (postmaster := self.pid) and not is_held(self._base / "guard.lock"):
                 self._order(deadline, adopt=postmaster)
 
     def _launch(self, deadline: float) -> None:
         """Start a postmaster, again while remains of a killed one are in its way. Raises EmbeddedError."""
         while True:
-            _disown_stale_files(self._data, self._sockets)
+            disown_stale_files(self._data, self._sockets)
+            make_private(self._sockets)  # the guard of the previous server has removed it
             log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
             postmaster = self._order(deadline, adopt=0)
-            while _exists(postmaster):
-                if _pid_file(self._data)[:1] == [str(postmaster)] and self._is_ready(deadline):
+            while exists(postmaster):
+                if pid_file(self._data)[:1] == [str(postmaster)] and self._is_ready(deadline):
                     return
                 time.sleep(0.005)
             said = self._log(log_start)
@@ -183,10 +191,10 @@ class EmbeddedPostgres:
 
     def _is_ready(self, deadline: float) -> bool:
         """Wait while the server starts or recovers. False when there is no server to wait for."""
-        while postmaster := _running_postmaster(self._data):
+        while postmaster := running_postmaster(self._data):
             # Whoever started it may have had another directory for temporary files than we.
-            self._sockets = next(map(Path, _pid_file(self._data)[4:5]), self._sockets)
-            if _pid_file(self._data)[7:8] in (["ready"], ["standby"]) and self._answers():
+            self._sockets = next(map(Path, pid_file(self._data)[4:5]), self._sockets)
+            if pid_file(self._data)[7:8] in (["ready"], ["standby"]) and self._answers():
                 return True
             if time.monotonic() > deadline:
                 raise EmbeddedError(
@@ -214,9 +222,9 @@ class EmbeddedPostgres:
 
     def _end(self, how: signal.Signals) -> None:
         deadline = time.monotonic() + self._timeout_s
-        if postmaster := _running_postmaster(self._data):
+        if postmaster := running_postmaster(self._data):
             os.kill(postmaster, how)
-            while _exists(postmaster) and _running_postmaster(self._data) == postmaster:
+            while exists(postmaster) and running_postmaster(self._data) == postmaster:
                 if time.monotonic() > deadline:
                     raise EmbeddedError(f"The embedded Postgres (process {postmaster}) does not stop.")
                 time.sleep(0.005)
@@ -245,18 +253,6 @@ def _prepared(data_dir: Path) -> Path:
     return data_dir
 
 
-def _socket_dir(data_dir: Path) -> Path:
-    """A short path, because a socket's name may have 104 to 108 bytes; private, because Postgres trusts who gets in."""
-    name = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:12]
-    directory = Path(tempfile.gettempdir()) / f"waystation-{name}"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    about = directory.lstat()
-    trusted_owner = about.st_uid == os.geteuid() or os.geteuid() == 0
-    if directory.is_symlink() or not directory.is_dir() or about.st_mode & 0o077 or not trusted_owner:
-        raise EmbeddedError(f"{directory} is not a private directory of this user; remove it.")
-    return directory
-
-
 def _ask_guard(order: dict[str, Any], timeout_s: float) -> dict[str, Any]:
     script = Path(__file__).with_name("embedded_guard.py")
     command = [sys.executable, "-I", "-S", str(script), json.dumps(order)]
@@ -269,87 +265,3 @@ def _ask_guard(order: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         return {"error": f"no answer within {timeout_s:.0f} s"}
     except ValueError:
         return {"error": "its guard process ended without a word"}
-
-
-@contextmanager
-def _exclusive(path: Path, timeout_s: float) -> Generator[None]:
-    lock = _locked(path, fcntl.LOCK_EX, time.monotonic() + timeout_s)
-    try:
-        yield
-    finally:
-        os.close(lock)
-
-
-def _locked(path: Path, kind: int, deadline: float) -> int:
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    while True:
-        try:
-            fcntl.flock(lock, kind | fcntl.LOCK_NB)
-            return lock
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                os.close(lock)
-                raise EmbeddedError(f"Another process holds {path} for too long.") from None
-            time.sleep(0.01)
-
-
-def _is_held(path: Path) -> bool:
-    lock = os.open(path, os.O_RDWR)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
-
-
-def _pid_file(data: Path) -> list[str]:
-    """The lines of postmaster.pid: process id, data directory, start time, port, socket directory, ..., status."""
-    try:
-        return [line.strip() for line in (data / "postmaster.pid").read_text().splitlines()]
-    except OSError:
-        return []
-
-
-def _running_postmaster(data: Path) -> int | None:
-    """The process id in postmaster.pid, if it is the postmaster's and not that of a later bearer of the number."""
-    first = _pid_file(data)[:1]
-    if not first or not first[0].isdigit():
-        return None
-    pid = int(first[0])
-    if not _exists(pid):
-        return None
-    return pid if _works_in(pid, data) else None
-
-
-def _works_in(pid: int, data: Path) -> bool:
-    if not Path("/proc/self/cwd").exists():
-        return True  # no /proc here: believe the file, as Postgres itself does
-    try:
-        return Path(f"/proc/{pid}/cwd").resolve(strict=True) == data.resolve()
-    except OSError:
-        return False
-
-
-def _disown_stale_files(data: Path, sockets: Path) -> None:
-    """Let Postgres see that the owner of its lock files is dead when its number has gone to another process.
-
-    That happens in every new container. postmaster.pid stays, with a number that nobody can have: Postgres finds in
-    it the shared memory of the dead postmaster and refuses to start while children of it still use that.
-    """
-    lines = _pid_file(data)
-    if lines and _running_postmaster(data) is None and lines[0].isdigit() and _exists(int(lines[0])):
-        (data / "postmaster.pid").write_text("\n".join([_NO_PROCESS, *lines[1:]]) + "\n")
-        for lock in sockets.glob(".s.PGSQL.*.lock"):
-            lock.unlink(missing_ok=True)
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -12,6 +12,7 @@ user first enters a user namespace in which it is somebody else, or where that i
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -177,6 +178,7 @@ def _guard(postmaster: int, order: dict[str, Any]) -> None:
     def ended(_signal: int, _frame: FrameType | None) -> None:
         # Also called when the postmaster is merely stopped or continued.
         if is_child and os.waitpid(postmaster, os.WNOHANG)[0]:
+            _remove_empty(order["sockets"])
             os._exit(0)
 
     signal.signal(signal.SIGCHLD, ended)
@@ -192,6 +194,12 @@ def _guard(postmaster: int, order: dict[str, Any]) -> None:
             signal.pause()  # `ended` leaves from here
         else:
             time.sleep(0.05)
+    _remove_empty(order["sockets"])
+
+
+def _remove_empty(directory: str) -> None:
+    with contextlib.suppress(OSError):
+        os.rmdir(directory)
 
 
 def _pid_in(data: Path) -> int | None:

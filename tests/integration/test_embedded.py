@@ -120,6 +120,12 @@ def test_only_a_private_socket_listens(data_dir: Path) -> None:
         assert len(str(sockets / ".s.PGSQL.5432")) < 100
 
 
+def test_nothing_is_left_in_the_directory_for_temporary_files(data_dir: Path) -> None:
+    with _started(data_dir) as server:
+        sockets = Path(cast(str, _query(server, "show unix_socket_directories")))
+    _wait_until(lambda: not sockets.exists())
+
+
 def test_settings_reach_the_server(data_dir: Path) -> None:
     server = EmbeddedPostgres.start(data_dir, settings={"max_connections": "17"})
     try:
@@ -237,6 +243,7 @@ def test_process_id_of_a_dead_postmaster_may_belong_to_another_process(data_dir:
         locks = [data_dir / "data" / "postmaster.pid", sockets / ".s.PGSQL.5432.lock"]
         contents = [lock.read_text().splitlines() for lock in locks]
         server.halt(immediate=True)
+    sockets.mkdir(mode=0o700, exist_ok=True)
     for lock, lines in zip(locks, contents, strict=True):
         lock.write_text("\n".join([str(os.getppid()), *lines[1:]]) + "\n")
     with _started(data_dir) as server:
