@@ -131,6 +131,7 @@ def test_unknown_keys_are_warned_about_at_every_depth(tmp_path: Path) -> None:
         ({"store": {"index": {"dims": "many", "embed": "x"}}}, "store.index.dims is 'many'"),
         ({"store": {"index": {"dims": 8}}}, "store.index.embed is missing"),
         ({"checkpointer": {"ttl": {"strategy": "burn"}}}, "checkpointer.ttl.strategy is 'burn'"),
+        ({"checkpointer": {"serde": {"allowed_json_modules": 3}}}, "checkpointer.serde.allowed_json_modules is 3"),
         ({"http": {"mount_prefix": "api"}}, "http.mount_prefix is 'api'"),
         ({"http": {"cors": {"allow_origins": "*"}}}, "http.cors.allow_origins is '*'"),
         ({"webhooks": {"url": {"allowed_ports": [0]}}}, "webhooks.url.allowed_ports.0 is 0"),

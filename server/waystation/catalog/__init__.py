@@ -2,6 +2,7 @@
 
 from waystation.catalog.catalog import Catalog, default_assistant_id
 from waystation.catalog.drawing import draw
+from waystation.catalog.embedding import store_index
 from waystation.catalog.factories import Graph
 from waystation.catalog.project import Project, configure, project_from_settings, read_project
 from waystation.catalog.schemas import schemas, subgraph_schemas
@@ -16,5 +17,6 @@ __all__ = [
     "project_from_settings",
     "read_project",
     "schemas",
+    "store_index",
     "subgraph_schemas",
 ]

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+ModuleNames = tuple[Annotated[tuple[str, ...], Field(min_length=2)], ...]  # module, …, class
 Minutes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -49,8 +50,8 @@ class CheckpointTtlKeys(_Keys):
 
 
 class SerdeKeys(_Keys):
-    allowed_json_modules: tuple[tuple[str, ...], ...] | bool | None = None
-    allowed_msgpack_modules: tuple[tuple[str, ...], ...] | bool | None = None
+    allowed_json_modules: ModuleNames | bool | None = None
+    allowed_msgpack_modules: ModuleNames | bool | None = None
     pickle_fallback: bool = False
 
 

@@ -218,8 +218,13 @@ def _is_installed(requirement: str) -> bool:
 
 
 def _complaints(error: ValidationError) -> Iterator[str]:
+    told: set[str] = set()
     for item in error.errors(include_url=False, include_context=False):
-        key = ".".join(str(part) for part in item["loc"])
+        # A union adds the name of its member to the place, and one error for each: the first one is told.
+        key = ".".join(str(part) for part in item["loc"] if part != "bool" and "[" not in str(part))
+        if key in told:
+            continue
+        told.add(key)
         message = item["msg"].removeprefix("Value error, ")
         shown = "missing" if item["type"] == "missing" else repr(item["input"])[:200]
         yield f"{key} is {shown}: {message[:1].lower()}{message[1:]}"
