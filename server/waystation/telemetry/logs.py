@@ -17,7 +17,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 STARTED = "Application startup complete."
 """uvicorn's line that deployment tools wait for: shown at every level."""
 
-_NOISE = {"ASGI callable returned without completing response."}
+_NOISE = ("ASGI callable returned without completing response.",)
 """uvicorn's complaint about a connection that is dropped on purpose; `api/long_answer.py` says so where it matters."""
 
 
@@ -26,8 +26,12 @@ def configure_logs(*, level: str = "INFO", as_json: bool = False, color: bool = 
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_shared(as_json),
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(as_json, color)],
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
+            processors=[
+                *_shared(as_json),
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_rendering(as_json, color),
+            ],
         )
     )
     handler.addFilter(_Shown(level))
@@ -36,6 +40,16 @@ def configure_logs(*, level: str = "INFO", as_json: bool = False, color: bool = 
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
@@ -67,7 +81,6 @@ def _shared(as_json: bool) -> list[Processor]:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
         _without_colours,
         structlog.processors.TimeStamper(fmt="iso", utc=True)
         if as_json

@@ -40,9 +40,7 @@ LEASE_RENEWAL_FAILURES = Counter(
 )
 LEASES_LOST = Counter("waystation_leases_lost", "Runs that this process lost because its lease ran out.")
 RUNS_SWEPT = Counter("waystation_runs_swept", "Runs found with a past lease, by what became of them.", ["result"])
-NODES_ABANDONED = Counter(
-    "waystation_nodes_abandoned", "Cancelled nodes that went on and were left behind the fence."
-)
+NODES_ABANDONED = Counter("waystation_nodes_abandoned", "Cancelled nodes that went on and were left behind the fence.")
 FENCED_WRITES = Counter("waystation_fenced_writes", "Writes refused because a later attempt owns the run.")
 
 LOOP_LAG_SECONDS = Gauge("waystation_event_loop_lag_seconds", "How late a timer of this loop last was.", ["loop"])
