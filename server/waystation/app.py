@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 
 from starlette.routing import BaseRoute
 
-from waystation.api import assistants, runs, stateless, system
+from waystation.api import assistants, runs, state, stateless, system, threads
 from waystation.api.cors import Cors, CorsRules
 from waystation.api.frame import Application
 from waystation.api.long_answer import OpenStreams
@@ -21,7 +21,7 @@ from waystation.telemetry.metrics import watch_loop_lag
 
 OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
 
-ROUTERS = (system.router, assistants.router, runs.router, stateless.router)
+ROUTERS = (system.router, assistants.router, threads.router, state.router, runs.router, stateless.router)
 
 
 def create_app(open_services: OpenServices) -> Application:

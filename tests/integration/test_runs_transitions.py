@@ -27,15 +27,22 @@ async def assistant(conn: Conn) -> None:
     )
 
 
-async def thread(conn: Conn, **columns: str) -> str:
+async def thread(conn: Conn) -> str:
     thread_id = str(uuid_utils.uuid7())
     await conn.execute('insert into thread (thread_id, metadata) values (%s, \'{"from": "thread"}\')', (thread_id,))
     return thread_id
 
 
-def new_run(thread_id: str, **kwargs: object) -> NewRun:
-    key = RunKey(TENANT, thread_id, str(uuid_utils.uuid7()))
-    return NewRun(key=key, assistant_id=ASSISTANT, kwargs_json='{"b": 1, "a": [2]}', **kwargs)  # pyright: ignore[reportArgumentType]  # test shorthand
+def new_run(thread_id: str, *, metadata: str = "{}", temporary: bool = False, after_s: float = 0.0) -> NewRun:
+    return NewRun(
+        key=RunKey(TENANT, thread_id, str(uuid_utils.uuid7())),
+        assistant_id=ASSISTANT,
+        kwargs_json='{"b": 1, "a": [2]}',
+        metadata_json=metadata,
+        thread_metadata_json='{"m": 1}',
+        temporary=temporary,
+        after_s=after_s,
+    )
 
 
 async def create(conn: Conn, run: NewRun, *, claim_for: str | None = None) -> CreatedRun | None:
@@ -82,7 +89,7 @@ async def expire(conn: Conn, key: RunKey) -> None:
 async def test_run_on_an_idle_thread_is_created_as_claimed(db: Database) -> None:
     async with db.connection() as conn:
         await assistant(conn)
-        run = new_run(await thread(conn), metadata_json='{"mine": true}')
+        run = new_run(await thread(conn), metadata='{"mine": true}')
         row = await create(conn, run, claim_for="w")
         assert row is not None
         assert (row.status, row.attempt, row.graph_id) == ("running", 1, "g")
@@ -118,11 +125,11 @@ async def test_unknown_assistant_or_thread_creates_nothing(db: Database) -> None
 async def test_run_and_thread_are_created_together_once(db: Database) -> None:
     async with db.connection() as conn:
         await assistant(conn)
-        run = new_run(str(uuid4()), temporary=True, thread_metadata_json='{"m": 1}')
+        run = new_run(str(uuid4()), temporary=True)
         row = await runs.create_with_thread(conn, run, claim_for=None, lease_s=10, notify=True)
         assert row is not None
         assert row.metadata["m"] == 1
-        again = NewRun(**{**{f: getattr(run, f) for f in run.__slots__}, "key": new_run(run.key.thread_id).key})
+        again = new_run(run.key.thread_id)
         assert await runs.create_with_thread(conn, again, claim_for=None, lease_s=10, notify=True) is None
         assert await thread_row(conn, run.key.thread_id) == ("busy", 1)
 

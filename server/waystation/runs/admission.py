@@ -312,7 +312,7 @@ async def _enqueue(conn: Conn, prepared: _Prepared, *, active: int) -> Admitted:
             "Thread is already running a task. Wait for it to finish or choose a different multitask strategy."
         )
     if active and strategy in ("interrupt", "rollback"):
-        displaced = await displace(conn, key.tenant_id, key.thread_id, action=cast("CancelAction", strategy))
+        displaced = await displace(conn, key.tenant_id, key.thread_id, action=strategy)
     row = await runs.create_queued(conn, prepared.run)
     if row is None:
         raise NotFound(_NOT_FOUND)

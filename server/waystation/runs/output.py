@@ -36,7 +36,7 @@ async def joined_output(services: Services, key: RunKey) -> bytes:
     if state is None:
         return _error(RUN_NOT_FOUND)
     if state.is_final:
-        return await answer(services, key, End(state.status, error=state.error))
+        return await answer(services, key, End(None))
     return await output_of(services, key, resumable=state.resumable)
 
 

@@ -100,8 +100,9 @@ class RunCreate(_Body):
 
     @property
     def stream_modes(self) -> list[StreamMode]:
-        modes = [self.stream_mode] if isinstance(self.stream_mode, str) else list(dict.fromkeys(self.stream_mode))
-        return modes or ["values"]
+        if isinstance(self.stream_mode, list):
+            return list(dict.fromkeys(self.stream_mode)) or ["values"]
+        return [self.stream_mode]
 
     @property
     def effective_durability(self) -> Durability:

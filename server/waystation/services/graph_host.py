@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TypeVar
 
+import structlog
 import uvloop
 from langgraph.store.base import BaseStore
 
@@ -25,6 +26,8 @@ from waystation_db.checkpointer import PostgresCheckpointer
 from waystation_db.pool import Database
 
 T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,52 +56,35 @@ class GraphHost:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def run(cls, opener: Opener) -> AsyncIterator[GraphHost]:
+    async def run(cls, opener: Opener) -> AsyncGenerator[GraphHost]:
         """Start the thread, open its resources, yield the host.
 
         Raises:
             Whatever `opener` raises on the graph loop (a graph that does not import, a database that is away).
         """
         here = asyncio.get_running_loop()
-        started: asyncio.Future[GraphHost] = here.create_future()
-        stop = threading.Event()
-        finished: asyncio.Future[None] = here.create_future()
-        stopping: list[Callable[[], None]] = []
+        opened: asyncio.Future[GraphHost] = here.create_future()
+        ended: asyncio.Future[None] = here.create_future()
+        loop = uvloop.new_event_loop()
+        leave = asyncio.Event()
 
         async def main() -> None:
-            loop = asyncio.get_running_loop()
-            until = asyncio.Event()
-            stopping.append(lambda: loop.call_soon_threadsafe(until.set))
-            if stop.is_set():
-                return
             async with opener() as side:
-                here.call_soon_threadsafe(_settle, started, cls(loop, side), None)
-                await until.wait()
+                here.call_soon_threadsafe(_resolve, opened, cls(loop, side))
+                await leave.wait()
 
         def body() -> None:
-            error: BaseException | None = None
-            try:
-                with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                    runner.run(main())
-            except BaseException as e:  # the thread's boundary: the error is handed to the loop that waits for it
-                error = e
-            with contextlib.suppress(RuntimeError):  # the waiting loop may be gone when the process is being torn down
-                here.call_soon_threadsafe(_settle, started, None, error)
-                here.call_soon_threadsafe(_settle, finished, None, error)
+            error = _run_to_the_end(loop, main())
+            with contextlib.suppress(RuntimeError):  # the waiting loop may be gone when the process is torn down
+                here.call_soon_threadsafe(_end, opened, ended, error)
 
-        thread = threading.Thread(target=body, name="waystation-graphs", daemon=True)
-        thread.start()
+        threading.Thread(target=body, name="waystation-graphs", daemon=True).start()
         try:
-            yield await asyncio.shield(started)
+            yield await asyncio.shield(opened)
         finally:
-            stop.set()
-            for wake in stopping:
-                with contextlib.suppress(RuntimeError):
-                    wake()
-            if not started.done():
-                started.cancel()
-            with contextlib.suppress(BaseException):
-                await asyncio.shield(finished)
+            with contextlib.suppress(RuntimeError):  # its loop is closed already when opening failed
+                loop.call_soon_threadsafe(leave.set)
+            await asyncio.shield(ended)
 
     async def call(self, fn: Callable[[GraphSide], Awaitable[T]]) -> T:
         """Run `fn(side)` on the graph loop and return its result here. Cancelling this cancels it there."""
@@ -115,10 +101,41 @@ class GraphHost:
         self.loop.call_soon_threadsafe(fn)
 
 
-def _settle(future: asyncio.Future[T], value: T, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
+def _run_to_the_end(loop: asyncio.AbstractEventLoop, main: Coroutine[None, None, None]) -> BaseException | None:
+    """Run the loop until `main` is done. A node that raises SystemExit throws it through the loop: the loop goes on."""
+    asyncio.set_event_loop(loop)
+    task = loop.create_task(main)
+    while not task.done():
+        try:
+            loop.run_until_complete(task)
+        except (SystemExit, KeyboardInterrupt):
+            log.warning("user code asked the process to exit; only its own run ends")
+        except BaseException as error:  # the thread's boundary: handed to the loop that waits for it
+            return _closed(loop, error)
+    return _closed(loop, None)
+
+
+def _closed(loop: asyncio.AbstractEventLoop, error: BaseException | None) -> BaseException | None:
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    with contextlib.suppress(SystemExit, KeyboardInterrupt):
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=1))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+    return error
+
+
+def _resolve(future: asyncio.Future[T], value: T) -> None:
+    if not future.done():
         future.set_result(value)
+
+
+def _end(opened: asyncio.Future[GraphHost], ended: asyncio.Future[None], error: BaseException | None) -> None:
+    if not opened.done():
+        opened.set_exception(error or RuntimeError("the graph loop ended before it was up"))
+    elif error is not None:
+        log.error("the graph loop broke off", exc_info=error)
+    if not ended.done():
+        ended.set_result(None)

@@ -1,5 +1,6 @@
 """The worker: claims runs, executes them on the graph loop, and writes down what became of them."""
 
+from waystation.worker.upkeep import Upkeep
 from waystation.worker.worker import Worker
 
-__all__ = ["Worker"]
+__all__ = ["Upkeep", "Worker"]

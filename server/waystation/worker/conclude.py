@@ -39,7 +39,7 @@ class Concluder:
                 case HandedOver():
                     await execution.publisher.flush()
                     await self._finisher.release(execution.claimed)
-                case Stopped(Cancelled(action="rollback") as reason):
+                case Stopped(reason=Cancelled(action="rollback") as reason):
                     await self._roll_back(execution.claimed, reason)
                 case Succeeded() | Failed() | Stopped():
                     await self._finish(execution, outcome)

@@ -133,7 +133,10 @@ class Execution:
         run = self.claimed
         self.publisher.emit([metadata_event(run.key.run_id, run.attempt)])
         config = graph_config(run, saver=self._side.saver.for_run(run.key, run.attempt))
-        async with self._side.catalog.open(run.graph_id, access="threads.create_run", config=config) as graph:
+        context = graph_context(run)
+        async with self._side.catalog.open(
+            run.graph_id, access="threads.create_run", config=config, context=context
+        ) as graph:
             outcome = await self._stream_graph(graph)
         await self.publisher.flush()
         return outcome

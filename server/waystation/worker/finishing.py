@@ -55,10 +55,10 @@ def verdict(outcome: Succeeded | Failed | Stopped, face: ThreadFace | None) -> V
         case Failed():
             error = {"error": outcome.error, "message": outcome.message}
             return Verdict("error", "error", False, values, interrupts, error)
-        case Stopped(Cancelled() as reason):
+        case Stopped(reason=Cancelled() as reason):
             resting = face.resting_status if face is not None else "idle"
             return Verdict("interrupted", resting, True, values, interrupts, cancel_error(reason))
-        case Stopped(TimedOut() as reason):
+        case Stopped(reason=TimedOut() as reason):
             error = {
                 "error": "RunTimeout",
                 "message": f"The run took longer than {reason.limit_s:g} s and was stopped.",

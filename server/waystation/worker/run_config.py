@@ -38,13 +38,12 @@ def graph_config(run: ClaimedRun, *, saver: BaseCheckpointSaver[str], at_head: b
 
     `at_head`: begin at the thread's newest checkpoint, whichever one the client named.
     """
-    asked = run.kwargs.get("config") or {}
-    mine = run.assistant_config
+    asked, mine = _member(run.kwargs, "config"), run.assistant_config
     configurable: dict[str, Any] = {
-        **(mine.get("configurable") or {}),
+        **_member(mine, "configurable"),
         **run.assistant_context,
-        **(asked.get("configurable") or {}),
-        **({} if at_head else run.kwargs.get("checkpoint") or {}),
+        **_member(asked, "configurable"),
+        **({} if at_head else _member(run.kwargs, "checkpoint")),
         "run_id": run.key.run_id,
         "thread_id": run.key.thread_id,
         "graph_id": run.graph_id,
@@ -66,7 +65,7 @@ def graph_config(run: ClaimedRun, *, saver: BaseCheckpointSaver[str], at_head: b
 
 def server_metadata(run: ClaimedRun) -> dict[str, Any]:
     """The metadata keys that the server adds to a run's own."""
-    configurable = (run.kwargs.get("config") or {}).get("configurable") or {}
+    configurable = _member(_member(run.kwargs, "config"), "configurable")
     return {
         "graph_id": run.graph_id,
         "assistant_id": run.assistant_id,
@@ -84,8 +83,8 @@ def server_metadata(run: ClaimedRun) -> dict[str, Any]:
 
 def graph_context(run: ClaimedRun) -> dict[str, Any] | None:
     """The run's context: the assistant's and the run's own members; None when there are none."""
-    mine = {**(run.assistant_config.get("configurable") or {}), **run.assistant_context}
-    return {**mine, **(run.kwargs.get("context") or {})} or None
+    mine = {**_member(run.assistant_config, "configurable"), **run.assistant_context}
+    return {**mine, **_member(run.kwargs, "context")} or None
 
 
 def graph_input(run: ClaimedRun) -> Any:
@@ -107,5 +106,11 @@ def _update(update: Any) -> Any:
 def _goto(goto: Any) -> Any:
     if goto is None:
         return ()
-    targets = cast("list[Any]", goto) if isinstance(goto, list) else [goto]
-    return [Send(t["node"], t.get("input")) if isinstance(t, dict) else t for t in cast("list[Any]", targets)]
+    targets = cast("list[str | dict[str, Any]]", goto if isinstance(goto, list) else [goto])
+    return [t if isinstance(t, str) else Send(t["node"], t.get("input")) for t in targets]
+
+
+def _member(value: dict[str, Any], name: str) -> dict[str, Any]:
+    """An object inside an object; empty where it is missing or null."""
+    found: dict[str, Any] | None = value.get(name)
+    return found or {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
 import orjson
@@ -44,7 +44,7 @@ class Upkeep:
     settings: Settings
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncGenerator[None]:
         """Do the chores until the block is left."""
         loops = [
             asyncio.create_task(_forever(self.sweep, self.settings.sweep_s), name="sweep"),
@@ -59,10 +59,11 @@ class Upkeep:
 
     async def sweep(self) -> None:
         """Put back the runs of dead workers; end those that were put back too often."""
-        limits = {"max_crashes": self.settings.max_crashes, "lease_s": self.settings.lease_s}
+        max_crashes, lease_s = self.settings.max_crashes, self.settings.lease_s
         async with self.side.db.connection() as conn:
-            swept = await runs.sweep_expired(conn, **limits)
-            buried = await runs.bury_poisoned(conn, error=orjson.dumps(LOST).decode(), **limits)
+            swept = await runs.sweep_expired(conn, max_crashes=max_crashes, lease_s=lease_s)
+            lost = orjson.dumps(LOST).decode()
+            buried = await runs.bury_poisoned(conn, max_crashes=max_crashes, lease_s=lease_s, error=lost)
         for key, attempt in swept:
             metrics.RUNS_SWEPT.labels("pending").inc()
             log.warning("a run's worker is gone; the run is tried again", run_id=key.run_id, attempt=attempt)

@@ -13,8 +13,7 @@ import asyncio
 import contextlib
 import random
 import threading
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -35,20 +34,18 @@ from waystation_db.rows import CancelAction, CancelWish, ClaimedRun, RunKey
 log = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
 class _Slots:
     """How many runs may execute here, and how many do. Thread-safe."""
 
-    size: int
-    taken: int = 0
-    closed: bool = False
-
-    def __post_init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.taken = 0
+        self._closed = False
         self._lock = threading.Lock()
 
     def take(self, wanted: int = 1) -> int:
         with self._lock:
-            got = 0 if self.closed else max(0, min(wanted, self.size - self.taken))
+            got = 0 if self._closed else max(0, min(wanted, self.size - self.taken))
             self.taken += got
             return got
 
@@ -58,7 +55,7 @@ class _Slots:
 
     def close(self) -> None:
         with self._lock:
-            self.closed = True
+            self._closed = True
 
 
 class Worker:
@@ -92,7 +89,7 @@ class Worker:
     @contextlib.asynccontextmanager
     async def running(
         cls, worker_id: str, side: GraphSide, events: EventLog, settings: Settings
-    ) -> AsyncIterator[Worker]:
+    ) -> AsyncGenerator[Worker]:
         """A worker that claims runs until the block is left. Call `drain` before leaving, or its runs are cut off."""
         worker = cls(worker_id, side, events, settings)
         worker._leases.start()
