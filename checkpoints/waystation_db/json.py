@@ -123,7 +123,7 @@ def _dumps_guarded(value: Any) -> bytes:
 def _rebuilt(value: Any, above: set[int]) -> Any:
     """The same value of plain containers, texts and numbers only. `above`: the ids of the containers around it."""
     match value:
-        case None | bool():
+        case None | bool() | orjson.Fragment():
             return value
         case float():
             return float(value)

@@ -50,7 +50,7 @@ class TupleMessages:
 
     def encode(self, message: BaseMessage, metadata: Mapping[str, Any], suffix: str) -> list[WireEvent]:
         """`suffix`: the namespace part of the event's name."""
-        data = b"[%b,%b]" % (dumps(message), self._metadata_json(metadata))
+        data = b"".join((b"[", dumps(message), b",", self._metadata_json(metadata), b"]"))
         return [(f"messages{suffix}", data, "messages-tuple")]
 
 
