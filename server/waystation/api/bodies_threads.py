@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal, TypeVar
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args
 
 import orjson
-from pydantic import BeforeValidator, Field
-from pydantic.json_schema import SkipJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
 
 from waystation.api.dependencies import RequestBody, ThreadId
 from waystation.runs.requests import CheckpointRef, CommandBody, JSONObject
@@ -22,13 +22,15 @@ MAX_TTL_MINUTES = 100 * 366 * 24 * 60.0
 T = TypeVar("T")
 
 
-def _given(value: object) -> object:
-    if value is None:
-        raise PydanticCustomError("not_null", "Input should not be null; leave it out instead")
-    return value
+class _NotNull:
+    """Makes `T | None` validate as `T`: None is only what stands for a member that was left out."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        given = [member for member in get_args(source) if member is not NoneType]
+        return handler.generate_schema(Union[tuple(given)])  # noqa: UP007 - made of a list
 
 
-Omittable = Annotated[T | SkipJsonSchema[None], BeforeValidator(_given)]
+Omittable = Annotated[T | None, _NotNull()]
 """May be left out, but not be null."""
 
 Metadata = Annotated[JSONObject, Field(default_factory=dict, description="Any JSON object.")]
@@ -116,8 +118,8 @@ class ThreadSearch(_ThreadsMatching):
     sort_by: Omittable[ThreadSortBy] = None
     sort_order: Literal["asc", "desc"] = "desc"
     select: Omittable[list[ThreadMember]] = Field(default=None, description="Only these members.")
-    extract: Omittable[dict[str, str]] = Field(
-        default=None, max_length=10, description="Alias to path, such as `values.messages[-1].content`."
+    extract: Omittable[Annotated[dict[str, str], Field(max_length=10)]] = Field(
+        default=None, description="Alias to path, such as `values.messages[-1].content`."
     )
 
     def to_filter(self) -> ThreadFilter:
