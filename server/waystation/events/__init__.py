@@ -1,5 +1,19 @@
 """The event log: what a run's writer appends and every reader reads, whatever keeps it in between."""
 
 from waystation.events.log import BEGINNING, End, Event, EventId, EventLog
+from waystation.events.memory import MemoryStore
+from waystation.events.routed import RoutedLog, in_memory, in_process, over_postgres, over_redis
 
-__all__ = ["BEGINNING", "End", "Event", "EventId", "EventLog"]
+__all__ = [
+    "BEGINNING",
+    "End",
+    "Event",
+    "EventId",
+    "EventLog",
+    "MemoryStore",
+    "RoutedLog",
+    "in_memory",
+    "in_process",
+    "over_postgres",
+    "over_redis",
+]
