@@ -108,15 +108,6 @@ class RunOutput:
     interrupts: dict[str, list[dict[str, Any]]] | None
 
 
-@dataclass(frozen=True, slots=True)
-class QueueDepth:
-    """Load of the queue over all tenants."""
-
-    pending: int
-    running: int
-    oldest_pending_s: float
-
-
 def _key_params(key: RunKey) -> dict[str, Any]:
     return {"tenant_id": key.tenant_id, "thread_id": key.thread_id, "run_id": key.run_id}
 
@@ -423,7 +414,7 @@ async def cancellable_by_status(conn: Conn, tenant_id: str, *, statuses: Sequenc
     return [(row[0], row[1]) for row in rows]
 
 
-async def queue_depth(conn: Conn) -> QueueDepth:
-    """Pending and running runs, and the age in seconds of the oldest pending run that is due."""
-    row = await (await conn.execute(_q["queue_depth"])).fetchone()
-    return QueueDepth(0, 0, 0.0) if row is None else QueueDepth(*row)
+async def pending_up_to(conn: Conn, limit: int) -> int:
+    """How many runs of all tenants wait; `limit` if it is that many or more."""
+    row = await (await conn.execute(_q["pending_up_to"], {"limit": limit})).fetchone()
+    return 0 if row is None else cast("int", row[0])

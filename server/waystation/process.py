@@ -13,6 +13,7 @@ import contextlib
 import os
 import secrets
 import socket
+import sys
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
@@ -28,6 +29,7 @@ from waystation.errors import ConfigError
 from waystation.events import MemoryStore, RoutedLog, in_process, over_postgres, over_redis
 from waystation.services import GraphHost, GraphSide, Services
 from waystation.services.project_parts import open_project_store, project_serde
+from waystation.services.queue_room import QueueRoom
 from waystation.services.wakeups import Wakeups
 from waystation.telemetry.metrics import watch_loop_lag
 from waystation.worker import Upkeep, Worker
@@ -43,6 +45,7 @@ log = structlog.get_logger(__name__)
 # Sync nodes and tools run in threads of the graph loop's executor; Python's default would be six on two cores.
 _THREADS_PER_SLOT = 4
 _MIN_THREADS = 32
+_SWITCH_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,8 @@ async def open_process(
         ConfigError: a graph cannot be loaded, or no database is configured.
         waystation_db.errors.DatabaseUnavailable: Postgres does not answer.
     """
+    # The API's and the graphs' loops share the GIL: at Python's 5 ms each hand-over between them could wait that long.
+    sys.setswitchinterval(_SWITCH_S)
     kind = log_kind(settings, alone=alone)
     conninfo = database_uri(settings)
     memory = MemoryStore()
@@ -107,7 +112,8 @@ async def open_process(
         wakeups = Wakeups(box.worker)
         hearing = asyncio.create_task(_hear(listener, wakeups), name="hear")
         stack.push_async_callback(_cancelled, hearing)
-        yield Process(Services(settings, project, db, host, events, wakeups), box.worker)
+        room = QueueRoom(db, limit=settings.max_queue)
+        yield Process(Services(settings, project, db, host, events, wakeups, room), box.worker)
 
 
 def log_kind(settings: Settings, *, alone: bool) -> LogKind:

@@ -370,11 +370,11 @@ async def test_faces_list_newest_first_with_the_fields_asked_for(db: Database) -
         assert first.created_at.endswith("+00:00")
 
 
-async def test_queue_depth_counts_and_ages(db: Database) -> None:
+async def test_waiting_runs_are_counted_no_further_than_asked(db: Database) -> None:
     async with db.connection() as conn:
         await assistant(conn)
         await create(conn, new_run(await thread(conn)), claim_for="w")
-        await enqueue(conn, new_run(await thread(conn)))
-        depth = await runs.queue_depth(conn)
-        assert (depth.pending, depth.running) == (1, 1)
-        assert depth.oldest_pending_s >= 0
+        for _ in range(3):
+            await enqueue(conn, new_run(await thread(conn)))
+        assert await runs.pending_up_to(conn, 10) == 3
+        assert await runs.pending_up_to(conn, 2) == 2

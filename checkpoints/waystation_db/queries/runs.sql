@@ -452,11 +452,7 @@ join thread on thread.tenant_id = run.tenant_id and thread.thread_id = run.threa
 where run.tenant_id = %(tenant_id)s and run.status = any(%(statuses)s::text[]) and thread.hidden_at is null
 order by run.thread_id, run.run_id;
 
--- name: queue_depth
--- Pending and running runs of all tenants, and how long the oldest runnable one waits, in seconds.
-select count(*) filter (where status = 'pending')::int as pending,
-       count(*) filter (where status = 'running')::int as running,
-       coalesce(extract(epoch from max(now() - run_after) filter (where status = 'pending' and run_after <= now())), 0)::float8
-           as oldest_pending_s
-from run
-where status in ('pending', 'running');
+-- name: pending_up_to
+-- How many runs wait, counted no further than `limit`.
+select count(*)::int
+from (select from run where status = 'pending' limit %(limit)s) waiting;

@@ -107,6 +107,7 @@ async def create_batch(
         _prepare(services, caller, str(uuid_utils.uuid7()), r, origin, temporary=r.on_completion == "delete")
         for r in requests
     ]
+    await services.queue.take(len(prepared))
     created: list[Admitted] = []
     async with services.db.connection() as conn, conn.transaction():
         for one in prepared:
@@ -246,6 +247,7 @@ async def _create_on_idle(services: Services, prepared: _Prepared) -> Admitted |
 
 async def _create_with_thread(services: Services, prepared: _Prepared) -> Admitted | None:
     if prepared.run.after_s:
+        await services.queue.take()
         async with services.db.connection() as conn:
             row = await runs.create_with_thread(conn, prepared.run, claim_for=None, lease_s=0, notify=True)
         return None if row is None else prepared.admitted(row)
@@ -256,6 +258,8 @@ async def _create_claimed(services: Services, prepared: _Prepared, create: Any) 
     """One statement; the run starts here and now when this process has a slot free."""
     local = services.wakeups.local
     slot = local is not None and local.reserve()
+    if not slot:
+        await services.queue.take()
     started = False
     try:
         async with services.db.connection() as conn:
@@ -283,6 +287,7 @@ async def _create_claimed(services: Services, prepared: _Prepared, create: Any) 
 
 
 async def _create_queued(services: Services, prepared: _Prepared, request: ThreadRunCreate) -> Admitted:
+    await services.queue.take()
     async with services.db.connection() as conn, conn.transaction():
         admitted = await _recall(conn, prepared) or await _create_locked(conn, prepared, request)
     _after_commit(services, admitted, request.multitask_strategy)
@@ -378,6 +383,7 @@ async def _existing(conn: Conn, key: RunKey) -> Admitted:
 
 
 async def _create_idempotent_stateless(services: Services, prepared: _Prepared) -> Admitted:
+    await services.queue.take()
     async with services.db.connection() as conn, conn.transaction():
         known = await _recall(conn, prepared)
         if known is not None:

@@ -22,8 +22,8 @@ LEFT_REASON = "client disconnected from the run stream (on_disconnect=cancel)"
 
 _NONE_FOUND = "No runs found to cancel."
 _NONE_MATCHING = (
-    "No matching runs to cancel. Please verify the thread ID and run IDs are correct, and the runs haven't been deleted or"
-    " completed."
+    "No matching runs to cancel. Please verify the thread ID and run IDs are correct, and the runs haven't been deleted"
+    " or completed."
 )
 
 

@@ -8,13 +8,14 @@ from waystation.catalog import Project
 from waystation.config import Settings
 from waystation.events import EventLog
 from waystation.services.graph_host import GraphHost
+from waystation.services.queue_room import QueueRoom
 from waystation.services.wakeups import Wakeups
 from waystation_db.pool import Database
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything a use case may need. `db`, `log` and `wakeups` belong to the API's loop."""
+    """Everything a use case may need. `db`, `log`, `wakeups` and `queue` belong to the API's loop."""
 
     settings: Settings
     project: Project
@@ -22,3 +23,4 @@ class Services:
     graphs: GraphHost
     log: EventLog
     wakeups: Wakeups
+    queue: QueueRoom

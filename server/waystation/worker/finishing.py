@@ -55,14 +55,17 @@ def verdict(outcome: Succeeded | Failed | Stopped, face: ThreadFace | None) -> V
         case Failed():
             error = {"error": outcome.error, "message": outcome.message}
             return Verdict("error", "error", False, values, interrupts, error)
-        case Stopped(reason=Cancelled() as reason):
+        case Stopped(reason=reason):
+            return _stopped(reason, face, values, interrupts)
+
+
+def _stopped(reason: Cancelled | TimedOut, face: ThreadFace | None, values: bytes | None, interrupts: bytes) -> Verdict:
+    match reason:
+        case Cancelled():
             resting = face.resting_status if face is not None else "idle"
             return Verdict("interrupted", resting, True, values, interrupts, cancel_error(reason))
-        case Stopped(reason=TimedOut() as reason):
-            error = {
-                "error": "RunTimeout",
-                "message": f"The run took longer than {reason.limit_s:g} s and was stopped.",
-            }
+        case TimedOut(limit_s=limit_s):
+            error = {"error": "RunTimeout", "message": f"The run took longer than {limit_s:g} s and was stopped."}
             return Verdict("timeout", "error", False, values, interrupts, error)
 
 

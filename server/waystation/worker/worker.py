@@ -84,6 +84,7 @@ class Worker:
             on_wish=self._on_wish,
         )
         metrics.WORKER_SLOTS.set(settings.n_jobs_per_worker)
+        metrics.WORKER_ACTIVE.set_function(lambda: self._slots.taken)
 
     @classmethod
     @contextlib.asynccontextmanager
