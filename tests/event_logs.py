@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypeVar
@@ -22,6 +22,13 @@ from waystation_db.rows import RunKey
 
 Mode = Literal["memory", "process", "redis", "postgres"]
 MODES: tuple[Mode, ...] = ("memory", "process", "redis", "postgres")
+# The fixtures with the addresses of what a mode runs on.
+NEEDS: dict[Mode, tuple[str, ...]] = {
+    "memory": (),
+    "process": ("database_uri",),
+    "redis": ("database_uri", "redis_url"),
+    "postgres": ("database_uri",),
+}
 # Beyond it a reader that does not read loses events, where they are not in Postgres.
 KEPT_BYTES = 256 * 1024
 DEADLINE_S = 20.0
@@ -144,17 +151,17 @@ async def read_all(reading: AsyncGenerator[Sequence[Event] | End, None]) -> tupl
     return events, end
 
 
-def open_stage(mode: Mode, fixture: Callable[[str], Any]) -> AbstractAsyncContextManager[Stage]:
-    """Set a stage up; `fixture` gets the addresses of what the mode needs."""
+def open_stage(mode: Mode, database_uri: str = "", redis_url: str = "") -> AbstractAsyncContextManager[Stage]:
+    """Set a stage up over what `NEEDS` names."""
     match mode:
         case "memory":
             return _memory()
         case "process":
-            return _process(fixture("database_uri"))
+            return _process(database_uri)
         case "redis":
-            return redis_stage(fixture("database_uri"), fixture("redis_url"))
+            return redis_stage(database_uri, redis_url)
         case "postgres":
-            return postgres_stage(fixture("database_uri"))
+            return postgres_stage(database_uri)
 
 
 @asynccontextmanager

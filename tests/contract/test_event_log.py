@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from event_logs import KEPT_BYTES, MODES, Mode, Run, Stage, open_stage, read_all, take, within
+from event_logs import KEPT_BYTES, MODES, NEEDS, Mode, Run, Stage, open_stage, read_all, take, within
 from waystation.errors import SlowReader
 from waystation.events import BEGINNING, End, Event, EventId
 from waystation_db.errors import Fenced
@@ -27,8 +27,14 @@ def resumable(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-async def stage(mode: Mode, request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
-    async with open_stage(mode, request.getfixturevalue) as stage:
+def addresses(mode: Mode, request: pytest.FixtureRequest) -> dict[str, str]:
+    """Only of what the mode needs."""
+    return {name: request.getfixturevalue(name) for name in NEEDS[mode]}
+
+
+@pytest.fixture
+async def stage(mode: Mode, addresses: dict[str, str]) -> AsyncIterator[Stage]:
+    async with open_stage(mode, **addresses) as stage:
         yield stage
 
 
