@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.thread_world import BASIC, World, world
+from api_services import BASIC
+from integration.thread_world import World, world
 from waystation.runs.prune import sweep_threads
 
 pytestmark = pytest.mark.anyio

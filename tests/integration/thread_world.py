@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 from langchain_core.runnables import RunnableConfig
-from langgraph.store.memory import InMemoryStore
 
+from api_services import BASIC, api_services
 from integration.catalog_projects import clean_imports
 from waystation.api import state, threads
 from waystation.api.frame import Application
 from waystation.api.routing import Operation
-from waystation.catalog import Catalog, read_project
-from waystation.config import Settings
-from waystation.events import MemoryStore, in_process
-from waystation.services import GraphHost, GraphSide, Services
+from waystation.services import GraphSide, Services
 from waystation.services.wakeups import Wakeups
-from waystation_db.checkpointer import PostgresCheckpointer
-from waystation_db.pool import Database
 from waystation_db.rows import CancelAction, ClaimedRun, RunKey
-
-BASIC = Path(__file__).parents[1] / "contract" / "fixtures" / "basic"
 
 
 @dataclass
@@ -102,28 +95,12 @@ class World:
 @asynccontextmanager
 async def world(database_uri: str, *, project: Path = BASIC) -> AsyncGenerator[World]:
     """The graphs of `project` behind the thread and state routes."""
-    loaded = read_project(project)
-
-    @asynccontextmanager
-    async def side() -> AsyncGenerator[GraphSide]:
-        async with Database(database_uri, name="graphs", max_size=10) as db:
-            store = InMemoryStore()
-            saver = PostgresCheckpointer(db)
-            catalog = await Catalog.load(loaded, store=store)
-            try:
-                yield GraphSide(catalog, saver, store, db)
-            finally:
-                await catalog.close()
-                await saver.aclose()
-
     with clean_imports():
-        async with Database(database_uri, name="api", max_size=10) as db, GraphHost.run(side) as host:
+        async with api_services(database_uri, project=project) as opened:
             worker = Recorder()
-            log = in_process(db, MemoryStore())
-            services = Services(Settings(), loaded, db, host, log, Wakeups(worker))
+            services = replace(opened, wakeups=Wakeups(worker))
             async with httpx.AsyncClient(transport=_transport(services), base_url="http://test") as http:
                 yield World(http, services, worker)
-            await log.close()
 
 
 def _transport(services: Services) -> httpx.ASGITransport:
