@@ -17,7 +17,7 @@ import pstats
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ async def _step(state: State) -> dict[str, Any]:
 
 
 def _graph(steps: int) -> Any:
-    builder = StateGraph(State)
+    builder: Any = StateGraph(State)
     names = [f"node_{i}" for i in range(steps)]
     for name in names:
         builder.add_node(name, _step)
@@ -82,7 +82,7 @@ class Contender:
 
 
 @asynccontextmanager
-async def _contenders(uri: str) -> AsyncIterator[list[Contender]]:
+async def _contenders(uri: str) -> AsyncGenerator[list[Contender]]:
     async with AsyncExitStack() as stack:
         pool = AsyncConnectionPool(
             uri,
@@ -152,7 +152,9 @@ async def _measure(contender: Contender, graph: Any, concurrency: int, count: in
     await _run_all(graph, prepared, concurrency)
     wall, cpu = time.perf_counter() - began, time.process_time() - python
     ours = _postgres_cpu_s(postmaster) - postgres
-    return f"{cpu / count * 1e3:10.2f} {ours / count * 1e3:10.2f} {count / wall:10.0f} {wall / count * 1e3 * concurrency:10.1f}"
+    per_run_ms = 1e3 / count
+    figures = (cpu * per_run_ms, ours * per_run_ms, count / wall, wall * per_run_ms * concurrency)
+    return "".join(f"{figure:12.2f}" for figure in figures)
 
 
 async def _main(uri: str, seconds: float, profile: bool, only: str) -> None:
@@ -161,7 +163,8 @@ async def _main(uri: str, seconds: float, profile: bool, only: str) -> None:
     postmaster = row[0] if row else 0
     async with _contenders(uri) as contenders:
         for steps, concurrency, count in ((2, 32, 400), (2, 1, 150), (10, 32, 120), (10, 1, 50)):
-            print(f"\n{steps} supersteps, {concurrency} at a time{'python ms':>12} {'postgres ms':>10} {'runs/s':>9} {'ms/run':>9}")
+            print(f"\n{steps} supersteps, {concurrency} at a time")
+            print(" " * 30 + "".join(f"{title:>12}" for title in ("python ms", "postgres ms", "runs/s", "ms/run")))
             graph = _graph(steps)
             for contender in contenders:
                 if only and only not in contender.name:

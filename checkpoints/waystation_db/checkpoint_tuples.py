@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import Checkpoint, CheckpointTuple, PendingWrite, writes_sort_key
+from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata, CheckpointTuple, PendingWrite, writes_sort_key
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from psycopg.rows import DictRow
 
@@ -31,7 +31,7 @@ def checkpoint_tuple(serde: SerializerProtocol, row: DictRow) -> CheckpointTuple
         return CheckpointTuple(
             config=_config(row, row["checkpoint_id"]),
             checkpoint=cast(Checkpoint, {**stored, "channel_values": values}),  # checked above
-            metadata=row["metadata"],
+            metadata=cast(CheckpointMetadata, {**row["metadata"]}),  # a TypeError when it is no object
             parent_config=_config(row, row["parent_checkpoint_id"]) if row["parent_checkpoint_id"] else None,
             pending_writes=_writes(serde, row["pending_writes"] or ()),
         )

@@ -49,6 +49,13 @@ class GroupCommit(Generic[T]):
         self._waiting: deque[_Waiting[T]] = deque()
         self._flusher: asyncio.Task[None] | None = None
         self._closed = False
+        self.tries = 0
+        """How many batches were sent, tries again included: a metric, and for tests a sign of life."""
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait for the batch under way."""
+        return len(self._waiting)
 
     async def submit(self, item: T) -> None:
         """Return when the item is committed. Raises what `commit` refused it with, DatabaseUnavailable, or what is
@@ -84,6 +91,7 @@ class GroupCommit(Generic[T]):
     async def _write(self, batch: list[_Waiting[T]]) -> None:
         backoff = Backoff(batch[-1].deadline)
         while batch:
+            self.tries += 1
             try:
                 async with asyncio.timeout_at(backoff.deadline):
                     refusals = await self._commit([waiting.item for waiting in batch])

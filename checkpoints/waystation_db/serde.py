@@ -45,7 +45,7 @@ _ALSO_SAFE = {
     ("pydantic.types", "SecretBytes"),
     ("langgraph.store.base", "SearchItem"),
 }
-_DATE_FROM_TEXT = ("datetime", "datetime", "fromisoformat")
+_FROM_TEXT = "fromisoformat"  # the one method that values are made by
 
 
 class CheckpointSerde(JsonPlusSerializer):
@@ -123,9 +123,9 @@ class CheckpointSerde(JsonPlusSerializer):
         if name not in self._listed and not is_harmless(name):
             raise CorruptCheckpoint(f"a stored value names {'.'.join(name)}, which is not a type that may be loaded")
         parts = self._unpack(data)
-        if name not in self._listed or (
-            code == jsonplus.EXT_METHOD_SINGLE_ARG and (*name, parts[3]) != _DATE_FROM_TEXT
-        ):
+        if code == jsonplus.EXT_METHOD_SINGLE_ARG and parts[3] != _FROM_TEXT:
+            raise CorruptCheckpoint(f"a stored value is made by {'.'.join(name)}.{parts[3]}, which may not be called")
+        if name not in self._listed:
             self._warn_once(name)
             return parts[2]
         return _construct(code, name, parts[2])
@@ -143,7 +143,7 @@ def _construct(code: int, name: ModuleName, payload: Any) -> Any:
             case jsonplus.EXT_CONSTRUCTOR_KW_ARGS:
                 return cls(**payload)
             case jsonplus.EXT_METHOD_SINGLE_ARG:
-                return cls.fromisoformat(payload)
+                return getattr(cls, _FROM_TEXT)(payload)
             case _:
                 return _pydantic(cls, payload)
     except Exception as error:
