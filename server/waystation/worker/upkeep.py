@@ -88,7 +88,6 @@ class Upkeep:
 
 async def _forever(chore: Callable[[], Awaitable[None]], every_s: float) -> None:
     while True:
-        await asyncio.sleep(every_s * random.uniform(0.8, 1.2))
         try:
             await chore()
         except DatabaseError as e:
@@ -96,3 +95,4 @@ async def _forever(chore: Callable[[], Awaitable[None]], every_s: float) -> None
         except Exception:
             # The loop's boundary: one bad row must not end all upkeep of the process.
             log.exception("upkeep failed, trying again", chore=chore.__name__)
+        await asyncio.sleep(every_s * random.uniform(0.8, 1.2))
