@@ -50,7 +50,7 @@ def state_object(snapshot: StateSnapshot) -> dict[str, Any]:
         "values": snapshot.values,
         "next": list(snapshot.next),
         "tasks": [_task(task) for task in snapshot.tasks],
-        "metadata": snapshot.metadata,
+        "metadata": _metadata(snapshot),
         "created_at": snapshot.created_at,
         "checkpoint": checkpoint,
         "parent_checkpoint": parent,
@@ -71,6 +71,13 @@ def checkpoint_of(config: RunnableConfig | None) -> dict[str, Any] | None:
 def empty_state() -> dict[str, Any]:
     """The state of a thread that no graph has run on."""
     return state_object(StateSnapshot({}, (), {}, None, None, None, (), ()))
+
+
+def _metadata(snapshot: StateSnapshot) -> dict[str, Any] | None:
+    """Checkpoints do not repeat their thread's id in the metadata, clients look for it there."""
+    if snapshot.metadata is None:
+        return None
+    return {**snapshot.metadata, "thread_id": snapshot.config.get("configurable", {}).get("thread_id")}
 
 
 def _task(task: PregelTask) -> dict[str, Any]:
