@@ -32,7 +32,6 @@ from waystation_db.embedded_files import (
     exists,
     is_held,
     locked,
-    make_private,
     pid_file,
     running_postmaster,
     socket_dir,
@@ -159,7 +158,6 @@ class EmbeddedPostgres:
         """Start a postmaster, again while remains of a killed one are in its way. Raises EmbeddedError."""
         while True:
             disown_stale_files(self._data, self._sockets)
-            make_private(self._sockets)  # the guard of the previous server has removed it
             log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
             postmaster = self._order(deadline, adopt=0)
             while exists(postmaster):

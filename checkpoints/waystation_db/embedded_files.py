@@ -25,15 +25,6 @@ def socket_dir(data_dir: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"waystation-{name}"
 
 
-def make_private(directory: Path) -> None:
-    """Make it, or make sure that it is ours alone: Postgres trusts whoever gets to the socket."""
-    directory.mkdir(mode=0o700, exist_ok=True)
-    about = directory.lstat()
-    trusted_owner = about.st_uid == os.geteuid() or os.geteuid() == 0
-    if directory.is_symlink() or not directory.is_dir() or about.st_mode & 0o077 or not trusted_owner:
-        raise EmbeddedError(f"{directory} is not a private directory of this user; remove it.")
-
-
 @contextmanager
 def exclusive(path: Path, timeout_s: float) -> Generator[None]:
     """Hold `path` alone for the length of the block. Raises EmbeddedError when another keeps it for too long."""

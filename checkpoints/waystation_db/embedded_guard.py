@@ -20,6 +20,7 @@ import os
 import pwd
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -42,9 +43,10 @@ def main() -> None:
         os._exit(0)  # the caller waits for the end of our output, not for us
     os.setsid()  # Ctrl-C in the user's terminal is for the server, which then stops Postgres in its own time
     try:
-        _leave_root(order)
-        # Only one guard at a time; its predecessor may still be on its way out.
+        # Only one guard at a time: the one before may still be on its way out and remove the sockets' directory.
         fcntl.flock(os.open(order["guard_lock"], os.O_RDWR), fcntl.LOCK_EX)
+        _make_private(Path(order["sockets"]))
+        _leave_root(order)
         log = _open_log(Path(order["log"]))
         postmaster: int = order["adopt"] or _launch(order, log)
     except (_RefusedError, OSError) as error:
@@ -65,6 +67,14 @@ def _open_log(path: Path) -> int:
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | fresh, 0o600)
     os.dup2(log, 2)
     return log
+
+
+def _make_private(directory: Path) -> None:
+    """Make it, or make sure that it is ours alone: Postgres trusts whoever gets to the socket."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    about = directory.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_mode & 0o077 or os.geteuid() not in (0, about.st_uid):
+        raise _RefusedError(f"{directory} is not a private directory of this user; remove it.")
 
 
 def _launch(order: dict[str, Any], log: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 
 import psycopg
@@ -155,6 +156,36 @@ async def test_connection_lost_in_the_block_is_told_as_unavailable(
         with pytest.raises(DatabaseUnavailable, match="lost"):
             await restart_within()
         assert await _one(database) == 1
+
+
+async def test_load_through_restarts_and_cancellations_leaves_no_connection_lent(
+    make_postgres: Callable[[], EmbeddedPostgres],
+) -> None:
+    server = make_postgres()
+    async with Database(server.conninfo, max_size=5) as database:
+        is_over = asyncio.Event()
+        lost = 0
+
+        async def query() -> None:
+            nonlocal lost
+            while not is_over.is_set():
+                try:
+                    async with asyncio.timeout(random.uniform(0.001, 0.05)):
+                        await _one(database)
+                except (DatabaseUnavailable, TimeoutError):
+                    lost += 1
+
+        async with asyncio.TaskGroup() as load:
+            for _ in range(20):
+                load.create_task(query())
+            try:
+                for _ in range(3):
+                    await asyncio.to_thread(server.restart_immediate)
+            finally:
+                is_over.set()
+        assert lost > 0
+        assert (database.in_use, database.waiting) == (0, 0)
+        assert await asyncio.gather(*(_one(database) for _ in range(10))) == [1] * 10
 
 
 async def test_closed_pool_refuses(uri: str) -> None:
