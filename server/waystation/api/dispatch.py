@@ -33,12 +33,16 @@ class _Branch:
     """All operations of one shape of path."""
 
     shape: Shape
+    literals: tuple[tuple[int, str], ...]
     by_method: dict[str, tuple[Operation, tuple[tuple[str, int], ...]]] = field(
         default_factory=dict[str, tuple[Operation, tuple[tuple[str, int], ...]]]
     )
 
     def matches(self, segments: list[str]) -> bool:
-        return all(got == want if want is not None else got for want, got in zip(self.shape, segments, strict=True))
+        for i, literal in self.literals:  # noqa: SIM110 - a generator would cost more than the comparison
+            if segments[i] != literal:
+                return False
+        return True
 
 
 class RouteTable:
@@ -59,7 +63,9 @@ class RouteTable:
             return Found(operation, {})
         allowed = set(fixed or ())
         segments = path.split("/")
-        for branch in self._branches.get((len(segments), segments[1] if len(segments) > 1 else ""), ()):
+        if len(segments) < 3 or "" in segments[1:]:
+            return Missing(frozenset(allowed))
+        for branch in self._branches.get((len(segments), segments[1]), ()):
             if not branch.matches(segments):
                 continue
             if (entry := branch.by_method.get(method)) is not None:
@@ -84,5 +90,6 @@ class RouteTable:
         branches = self._branches.setdefault((len(shape), shape[1]), [])
         branch = next((b for b in branches if b.shape == shape), None)
         if branch is None:
-            branches.append(branch := _Branch(shape))
+            literals = tuple((i, literal) for i, literal in enumerate(shape) if literal)
+            branches.append(branch := _Branch(shape, literals))
         branch.by_method[method] = (operation, names)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Request
@@ -66,18 +67,20 @@ def _compile(dependant: Dependant) -> Callable[[Request], Coroutine[Any, Any, Re
     dependencies = [_dependency(sub) for sub in dependant.dependencies]
     read = _body_reader(dependant)
     query = _query_reader(dependant)
-    paths, headers, request_name = dependant.path_params, dependant.header_params, dependant.request_param_name
+    paths = [_Scalar.of(field, "path") for field in dependant.path_params]
+    headers = [_Scalar.of(field, "header") for field in dependant.header_params]
+    request_name = dependant.request_param_name
 
     async def handle(request: Request) -> Response:
         values: dict[str, Any] = {}
         for name, call in dependencies:
             values[name] = await call(request)
-        if paths:
-            _take(values, request_params_to_args(paths, request.path_params))
+        for path in paths:
+            path.take(values, request.path_params)
         if query is not None:
             query(values, request)
-        if headers:
-            _take(values, request_params_to_args(headers, request.headers))
+        for header in headers:
+            header.take(values, request.headers)
         if read is not None:
             await read(values, request)
         if request_name is not None:
@@ -85,6 +88,44 @@ def _compile(dependant: Dependant) -> Callable[[Request], Coroutine[Any, Any, Re
         return await endpoint(**values)
 
     return handle
+
+
+@dataclass(frozen=True, slots=True)
+class _Scalar:
+    """A parameter that is one value: in the path, or a header."""
+
+    name: str
+    alias: str
+    where: str
+    required: bool
+    default: Any
+    validate: Callable[[Any], Any]
+
+    @classmethod
+    def of(cls, field: Any, where: str) -> _Scalar:
+        """From FastAPI's ModelField, which has no public import."""
+        info = field.field_info
+        alias = field.alias if field.alias != field.name or where == "path" else field.name.replace("_", "-")
+        required = info.is_required()
+        return cls(field.name, alias, where, required, None if required else field.get_default(), _validator(info))
+
+    def take(self, values: dict[str, Any], source: Mapping[str, str]) -> None:
+        given = source.get(self.alias)
+        if given is None:
+            if self.required:
+                raise InvalidRequest(f"{self.where}.{self.alias}: Field required")
+            values[self.name] = self.default
+            return
+        try:
+            values[self.name] = self.validate(given)
+        except ValidationError as error:
+            wrong = [{**e, "loc": (self.where, self.alias)} for e in error.errors(include_url=False)]
+            raise InvalidRequest(describe(None, wrong)) from None
+
+
+def _validator(info: Any) -> Callable[[Any], Any]:
+    form = cast(Any, Annotated)[(info.annotation, "parameter", *info.metadata)]  # made at run time: Any to pyright
+    return TypeAdapter[Any](form).validator.validate_python
 
 
 def _dependency(sub: Dependant) -> tuple[str, Callable[[Request], Awaitable[Any]]]:
@@ -119,8 +160,7 @@ def _body_reader(dependant: Dependant) -> Callable[[dict[str, Any], Request], Aw
         raise TypeError(f"{dependant.call} takes more than one body")
     field = dependant.body_params[0]
     name, info = field.name, cast(Any, field.field_info)  # FieldInfo.annotation is a bare type
-    form = cast(Any, Annotated)[(info.annotation, "body", *info.metadata)]  # a type made at run time: Any to pyright
-    validate = TypeAdapter[Any](form).validator.validate_python
+    validate = _validator(info)
     optional = not info.is_required()
 
     async def read(values: dict[str, Any], request: Request) -> None:
