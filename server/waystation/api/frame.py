@@ -56,6 +56,11 @@ class Application:
         self.fallback: ASGIApp | None = None
         self._lifespan = Lifespan(lifespan=self._wrap(lifespan))
 
+    def start_draining(self) -> None:
+        """Tell readiness probes that the process is about to stop, while it still answers. Safe to repeat."""
+        if hasattr(self.state, "streams"):
+            self.state.streams.draining = True
+
     def stop_streams(self) -> None:
         """Drop the long answers, so that their clients come back to a process that stays. Safe to repeat."""
         if hasattr(self.state, "streams"):

@@ -35,6 +35,9 @@ FILLER_S = 5.0
 SEND_TIMEOUT_S = 30.0
 """How long a client may leave what was sent unread before it is dropped."""
 
+UNWATCHED_S = 0.25
+"""From when on a client's leaving is looked for; it has to be noticed within about a second."""
+
 log = logging.getLogger(__name__)
 
 OnLeave = Callable[[], Awaitable[object]]
@@ -47,6 +50,8 @@ class OpenStreams:
     limit: int
     stopping: asyncio.Future[None]
     count: int = field(default=0)
+    draining: bool = field(default=False)
+    """The process is about to stop: probes are told, streams go on."""
 
     @contextlib.contextmanager
     def one_more(self) -> Generator[None]:
@@ -133,8 +138,8 @@ class LongAnswer(Response):
         self._send_timeout_s = send_timeout_s
 
     @abstractmethod
-    async def produce(self, out: Outlet) -> None:
-        """Send the body; returning completes the answer, any exception drops the connection."""
+    async def produce(self, out: Outlet) -> bytes:
+        """Send the body but for its last chunk, which is returned; any exception drops the connection."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -142,20 +147,33 @@ class LongAnswer(Response):
         out = Outlet(send)
         with streams.one_more():
             producer = asyncio.create_task(self.produce(out))
-            gone = asyncio.create_task(_until_disconnect(receive))
             try:
-                ending = await self._attend(out, producer, gone, streams.stopping)
+                ending = await self._attend(out, producer, receive, streams.stopping)
             finally:
-                await _cancel(producer, gone)
+                if not producer.done():
+                    await _cancel(producer)
         if ending is Ending.COMPLETE:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await send({"type": "http.response.body", "body": producer.result(), "more_body": False})
         elif ending is Ending.LEFT and self._on_leave is not None:
             await self._on_leave()
 
     async def _attend(
-        self, out: Outlet, producer: asyncio.Task[None], gone: asyncio.Task[None], stopping: asyncio.Future[None]
+        self, out: Outlet, producer: asyncio.Task[bytes], receive: Receive, stopping: asyncio.Future[None]
     ) -> Ending:
-        watched: tuple[asyncio.Future[None], ...] = (producer, gone, stopping)
+        # Most waits are over before anybody could have left: those are spared the second task.
+        await asyncio.wait((producer, stopping), timeout=UNWATCHED_S, return_when=asyncio.FIRST_COMPLETED)
+        if producer.done():
+            return _ending_of(producer)
+        gone = asyncio.create_task(_until_disconnect(receive))
+        try:
+            return await self._watch(out, producer, gone, stopping)
+        finally:
+            await _cancel(gone)
+
+    async def _watch(
+        self, out: Outlet, producer: asyncio.Task[bytes], gone: asyncio.Task[None], stopping: asyncio.Future[None]
+    ) -> Ending:
+        watched: tuple[asyncio.Future[Any], ...] = (producer, gone, stopping)
         while True:
             await asyncio.wait(watched, timeout=self._until_due(out), return_when=asyncio.FIRST_COMPLETED)
             if producer.done():
@@ -180,7 +198,7 @@ class LongAnswer(Response):
                 await out.send(self.filler)
 
 
-def _ending_of(producer: asyncio.Task[None]) -> Ending:
+def _ending_of(producer: asyncio.Task[bytes]) -> Ending:
     error = None if producer.cancelled() else producer.exception()
     if producer.cancelled():
         return Ending.DROPPED
@@ -198,7 +216,6 @@ async def _until_disconnect(receive: Receive) -> None:
         pass
 
 
-async def _cancel(*tasks: asyncio.Task[Any]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
+async def _cancel(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+from pathlib import Path
 
 import uvicorn
 
@@ -19,7 +20,16 @@ log = logging.getLogger(__name__)
 class ApiServer(uvicorn.Server):
     """One process's HTTP server. `stop()` begins the graceful end; signals do the same while `serve()` runs."""
 
-    def __init__(self, app: Application, *, host: str, port: int, grace_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        app: Application,
+        *,
+        host: str,
+        port: int,
+        grace_s: float = 10.0,
+        certfile: Path | None = None,
+        keyfile: Path | None = None,
+    ) -> None:
         self._app = app
         super().__init__(
             uvicorn.Config(
@@ -35,6 +45,10 @@ class ApiServer(uvicorn.Server):
                 server_header=False,
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=int(grace_s),
+                backlog=2048,
+                proxy_headers=True,  # of the proxies that FORWARDED_ALLOW_IPS names, by default those on this machine
+                ssl_certfile=certfile,
+                ssl_keyfile=keyfile,
             )
         )
 

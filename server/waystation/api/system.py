@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 import waystation
 from waystation.api.dependencies import ServicesDep, json_response
 from waystation.api.health import check_all, ping_postgres
+from waystation.api.long_answer import OpenStreams
 from waystation.api.numbers import Numbers
 from waystation.api.openapi import page_of
 from waystation.api.routing import Router, errors
@@ -63,7 +64,8 @@ async def health() -> Response:
 async def ready(request: Request, services: ServicesDep) -> Response:
     """Whether requests should be sent here: 503 while a needed dependency is away or the process is stopping."""
     checks = await check_all(services)
-    draining = request.app.state.streams.stopping.done()
+    streams: OpenStreams = request.app.state.streams
+    draining = streams.draining or streams.stopping.done()
     is_ready = not draining and all(check.is_up or not check.required for check in checks)
     states = {check.name: "up" if check.is_up else "down" for check in checks}
     if draining:

@@ -1,0 +1,87 @@
+"""`waystation serve` and `waystation worker`: the processes of an installation, one by one."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from waystation.catalog.project import Project, configure
+from waystation.cli import banner
+from waystation.cli.listening import bind
+from waystation.cli.serving import Serving, Tls, drain_seconds, run, serve
+from waystation.config import Settings
+from waystation.process import database_uri
+from waystation.telemetry.logs import configure_logs
+from waystation_db.migrate import check
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessOptions:
+    """The command line. `port` None: no HTTP. `fd`: a socket inherited from a supervisor, instead of host and port."""
+
+    config: Path | None
+    n_jobs: int | None
+    log_level: str | None
+    host: str = "0.0.0.0"
+    port: int | None = None
+    fd: int | None = None
+    tls: Tls | None = None
+    supervised: bool = False
+
+
+def serve_api(options: ProcessOptions, *, with_worker: bool) -> NoReturn:
+    """Serve the API; with a worker in the same process, or with workers elsewhere."""
+    settings, project = configured(options.config, log_level=options.log_level)
+    if not with_worker:
+        settings = settings.model_copy(update={"n_jobs_per_worker": 0})
+    _run(options, settings, project, api=True)
+
+
+def work(options: ProcessOptions) -> NoReturn:
+    """Execute runs; answer health checks where a port is given."""
+    settings, project = configured(options.config, log_level=options.log_level)
+    _run(options, settings, project, api=False)
+
+
+def configured(config: Path | None, *, log_level: str | None = None) -> tuple[Settings, Project]:
+    """The settings and the project, with the logs set up as they say. Raises ConfigError."""
+    settings, project = configure(config, root=Path.cwd())
+    if log_level is not None:
+        settings = settings.model_copy(update={"log_level": log_level})
+    colored = settings.log_color and sys.stdout.isatty()
+    configure_logs(level=settings.log_level, as_json=settings.log_json, color=colored)
+    return settings, project
+
+
+def _run(options: ProcessOptions, settings: Settings, project: Project, *, api: bool) -> NoReturn:
+    if options.n_jobs is not None and settings.n_jobs_per_worker:
+        settings = settings.model_copy(update={"n_jobs_per_worker": options.n_jobs})
+    sock = _socket(options)
+    banner.warnings(project.warnings)
+    uri = database_uri(settings)
+    serving = Serving(
+        settings=settings,
+        project=project,
+        drain_s=drain_seconds(settings),
+        sock=sock,
+        api=api,
+        tls=options.tls,
+        supervised=options.supervised,
+    )
+
+    async def main() -> None:
+        await check(uri)
+        await serve(serving)
+
+    run(main(), debug=settings.log_level == "DEBUG")
+
+
+def _socket(options: ProcessOptions) -> socket.socket | None:
+    if options.fd is not None:
+        return socket.socket(fileno=options.fd)
+    if options.port is None:
+        return None
+    return bind(options.host, options.port)
