@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,30 @@ async def test_threads_get_the_projects_ttl_unless_they_bring_their_own(database
         plain, own = await w.thread(), await w.thread(ttl={"ttl": 5})
         shown = [(await w.ask("GET", f"/threads/{t}?include=ttl"))["ttl"] for t in (plain, own)]
     assert [(ttl["strategy"], ttl["ttl_minutes"]) for ttl in shown] == [("keep_latest", 60), ("delete", 5)]
+
+
+async def test_a_thread_that_needs_its_past_is_kept_and_does_not_hold_up_the_sweep(
+    database_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """State kept as differences between checkpoints cannot be trimmed: the saver says so for the first thread."""
+    async with world(database_uri) as w:
+        ttl = {"ttl": 5, "strategy": "keep_latest"}
+        first, second = [
+            await w.ran("steps", {"n": 0}, await w.thread(metadata={"graph_id": "steps"}, ttl=ttl)) for _ in range(2)
+        ]
+        saver = w.services.graphs.side.saver
+        prune = saver.aprune
+
+        async def refusing(thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+            if first in thread_ids:
+                raise NotImplementedError
+            await prune(thread_ids, strategy=strategy)
+
+        monkeypatch.setattr(saver, "aprune", refusing)
+        await expire(w)
+        assert await sweep(w) == 2
+        assert await sweep(w) == 0
+        assert len(await w.ask("GET", f"/threads/{first}/history?limit=9")) == 4
+        assert len(await w.ask("GET", f"/threads/{second}/history?limit=9")) == 1
+        refused = await w.ask("POST", "/threads/prune", {"thread_ids": [first], "strategy": "keep_latest"}, status=422)
+        assert first in refused["detail"]

@@ -17,6 +17,7 @@ import structlog
 
 from waystation.config import Settings
 from waystation.events import End, EventLog
+from waystation.runs.prune import sweep_threads
 from waystation.services import GraphSide
 from waystation.telemetry import metrics
 from waystation_db import events as chunks
@@ -76,14 +77,9 @@ class Upkeep:
         """Throw away expired threads, what stateless runs left, old stream events and old idempotency keys."""
         async with self.side.db.connection() as conn:
             await thread_removal.delete_hidden(conn, BATCH)
-            await thread_removal.sweep_expired(conn, BATCH)
-            trimmed = await thread_removal.expired_keeping_latest(conn, BATCH)
             await chunks.delete_expired(conn, ttl_s=self.settings.resumable_stream_ttl_s)
             await runs.forget_idempotency(conn)
-        for key in trimmed:
-            await self.side.saver.aprune([key.thread_id], strategy="keep_latest")
-            async with self.side.db.connection() as conn:
-                await thread_removal.mark_trimmed(conn, key.tenant_id, [key.thread_id])
+        await sweep_threads(self.side, limit=BATCH)
 
 
 async def _forever(chore: Callable[[], Awaitable[None]], every_s: float) -> None:
