@@ -51,15 +51,16 @@ class EventStream(LongAnswer):
         self._with_ids = with_ids
         self._modes = None if modes is None else modes | {"error"}
 
-    async def produce(self, out: Outlet) -> None:
+    async def produce(self, out: Outlet) -> bytes:
         async with contextlib.AsyncExitStack() as closing:
             if (aclose := getattr(self._source, "aclose", None)) is not None:
                 closing.push_async_callback(aclose)
             async for batch in self._source:
                 if isinstance(batch, End):
-                    return
+                    break
                 if chunk := encode(batch, with_ids=self._with_ids, modes=self._modes):
                     await out.send(chunk)
+        return b""
 
 
 class WaitingJSON(LongAnswer):
@@ -78,8 +79,8 @@ class WaitingJSON(LongAnswer):
         super().__init__(media_type="application/json", headers=headers, on_leave=on_leave, filler_s=filler_s)
         self._result = result
 
-    async def produce(self, out: Outlet) -> None:
-        await out.send(await self._result)
+    async def produce(self, out: Outlet) -> bytes:
+        return await self._result
 
 
 def encode(batch: Iterable[Event], *, with_ids: bool, modes: frozenset[str] | None = None) -> bytes:
