@@ -80,7 +80,7 @@ SAFE: list[Any] = [
     *(ipaddress.ip_address("::1"), ipaddress.ip_network("10.0.0.0/8"), pathlib.Path("/x"), zoneinfo.ZoneInfo("UTC")),
     *(re.compile("a+", re.IGNORECASE), Document(page_content="text", metadata={"n": 1}), Interrupt("why", id="1")),
     *(Send("node", {"m": AIMessage("x")}), Command(goto="x", update={"n": 1}), RemoveMessage(id="1")),
-    [HumanMessage([{"type": "text", "text": "hi"}], id="1"), AIMessageChunk("d"), ToolMessage("r", tool_call_id="1")],
+    [HumanMessage([{"type": "text", "text": "hi"}], id="1"), AIMessageChunk("d"), ToolMessage(content="r", tool_call_id="1")],
 ]
 
 
