@@ -160,7 +160,7 @@ def _prepare(
         raise InvalidRequest("webhook: this version does not send webhooks; leave it out.")
     key = RunKey(caller.tenant_id, thread_id, str(uuid_utils.uuid7()))
     kwargs = _kwargs(key, assistant_id, caller, request, origin, temporary=temporary)
-    shown = {name: kwargs["config"][name] for name in ("tags", "recursion_limit") if name in kwargs["config"]}
+    shown = {name: kwargs["config"][name] for name in ("tags", "recursion_limit", "metadata") if name in kwargs["config"]}
     strategy = request.multitask_strategy if isinstance(request, ThreadRunCreate) else "enqueue"
     kwargs_json = orjson.dumps(kwargs)
     run = NewRun(

@@ -50,7 +50,6 @@ def graph_config(run: ClaimedRun, *, saver: BaseCheckpointSaver[str], at_head: b
         "assistant_id": run.assistant_id,
         _CHECKPOINTER: saver,
     }
-    configurable.setdefault("checkpoint_ns", "")
     config: dict[str, Any] = {
         "configurable": configurable,
         "metadata": {**run.metadata, **server_metadata(run)},
@@ -65,11 +64,9 @@ def graph_config(run: ClaimedRun, *, saver: BaseCheckpointSaver[str], at_head: b
 
 def server_metadata(run: ClaimedRun) -> dict[str, Any]:
     """The metadata keys that the server adds to a run's own."""
-    configurable = _member(_member(run.kwargs, "config"), "configurable")
     return {
         "graph_id": run.graph_id,
         "assistant_id": run.assistant_id,
-        "user_id": configurable.get("user_id", ""),
         "run_id": run.key.run_id,
         "thread_id": run.key.thread_id,
         "run_attempt": run.attempt,
@@ -77,7 +74,6 @@ def server_metadata(run: ClaimedRun) -> dict[str, Any]:
         "langgraph_api_version": waystation.__version__,
         "langgraph_plan": "open-source",
         "langgraph_host": "self-hosted",
-        "langgraph_request_id": configurable.get("langgraph_request_id", ""),
     }
 
 
