@@ -15,6 +15,7 @@ from waystation.api.frame import Application
 from waystation.api.long_answer import OpenStreams
 from waystation.api.numbers import Numbers
 from waystation.api.routing import Operation
+from waystation.catalog.keys import HttpKeys
 from waystation.runs.assistants import ensure_default_assistants
 from waystation.services import Services
 from waystation.telemetry.metrics import watch_loop_lag
@@ -22,6 +23,16 @@ from waystation.telemetry.metrics import watch_loop_lag
 OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
 
 ROUTERS = (system.router, assistants.router, threads.router, state.router, runs.router, stateless.router)
+
+_SWITCHES = {
+    "disable_assistants": ("Assistants",),
+    "disable_threads": ("Threads", "Thread state"),
+    "disable_runs": ("Runs", "Stateless runs"),
+}
+"""Switches of `http` in the project, and the tags of the operations that they take away."""
+
+_META = frozenset({"/", "/info", "/metrics", "/docs", "/openapi.json"})
+"""What `http.disable_meta` takes away. Health checks stay."""
 
 
 def create_app(open_services: OpenServices) -> Application:
@@ -49,6 +60,14 @@ def operations() -> list[Operation]:
     return [route for route in routes if isinstance(route, Operation)]
 
 
+def is_served(operation: Operation, http: HttpKeys | None) -> bool:
+    """Whether the project's `http` section leaves the operation in."""
+    if http is None:
+        return True
+    off = {tag for name, tags in _SWITCHES.items() if getattr(http, name) for tag in tags}
+    return not off.intersection(operation.tags) and not (http.disable_meta and operation.path in _META)
+
+
 def attach(app: Application, services: Services) -> None:
     """Give the application what its routes need, and apply what the project says of HTTP."""
     limit = services.settings.max_stream_readers
@@ -57,6 +76,7 @@ def attach(app: Application, services: Services) -> None:
     app.state.numbers = Numbers(services.db)
     app.cors = Cors(_cors_rules(services))
     http = services.project.http
+    app.serve(operation for operation in operations() if is_served(operation, http))
     app.prefix = (http and http.mount_prefix) or services.settings.mount_prefix or ""
 
 

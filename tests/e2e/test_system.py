@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 
-from api_services import api_services
+from api_services import BASIC, api_services
 from live_http import served
 from waystation.app import create_app
 from waystation.services import Services
@@ -22,10 +24,10 @@ pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
-async def live(database_uri: str) -> AsyncGenerator[httpx.AsyncClient]:
+async def live(database_uri: str, *, project: Path = BASIC) -> AsyncGenerator[httpx.AsyncClient]:
     @asynccontextmanager
     async def services() -> AsyncGenerator[Services]:
-        async with api_services(database_uri) as opened:
+        async with api_services(database_uri, project=project) as opened:
             yield opened
 
     app = create_app(services)
@@ -138,3 +140,16 @@ async def test_without_postgres_it_lives_and_is_not_ready(make_postgres: Callabl
         async with asyncio.timeout(10):
             while (await client.get("/ready")).status_code != 200:  # noqa: ASYNC110 - seen from outside only
                 await asyncio.sleep(0.1)
+
+
+async def test_the_project_can_take_operations_away(database_uri: str, tmp_path: Path) -> None:
+    shutil.copytree(BASIC, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "langgraph.json").read_text())
+    config["http"] = {"disable_meta": True, "disable_assistants": True}
+    (tmp_path / "langgraph.json").write_text(json.dumps(config))
+    async with live(database_uri, project=tmp_path) as client:
+        assert (await client.get("/ok")).json() == {"ok": True}
+        assert (await client.get("/ready")).status_code == 200
+        for path in ("/info", "/metrics", "/docs", "/openapi.json", "/assistants/agent/graph"):
+            assert (await client.get(path)).status_code == 404, path
+        assert (await client.post("/threads/search", json={})).status_code == 200

@@ -49,12 +49,16 @@ class Application:
         lifespan: Callable[[Application], AbstractAsyncContextManager[None]],
     ) -> None:
         self.state = State()
-        self.operations = list(operations)
-        self.table = RouteTable(self.operations)
+        self.serve(operations)
         self.cors = Cors(CorsRules())
         self.prefix = ""
         self.fallback: ASGIApp | None = None
         self._lifespan = Lifespan(lifespan=self._wrap(lifespan))
+
+    def serve(self, operations: Iterable[Operation]) -> None:
+        """Serve these and no others. Before the first request."""
+        self.operations = list(operations)
+        self.table = RouteTable(self.operations)
 
     def start_draining(self) -> None:
         """Tell readiness probes that the process is about to stop, while it still answers. Safe to repeat."""
