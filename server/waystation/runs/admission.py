@@ -21,6 +21,7 @@ from waystation.auth import Principal
 from waystation.catalog import default_assistant_id
 from waystation.errors import BadRequest, Conflict, InvalidRequest, NotFound, ThreadBusy
 from waystation.runs.requests import RunCreate, StatelessRunCreate, ThreadRunCreate
+from waystation.runs.threads import default_ttl
 from waystation.services import Services
 from waystation_db import runs
 from waystation_db.rows import CancelAction, ClaimedRun, RunKey
@@ -160,13 +161,15 @@ def _prepare(
         raise InvalidRequest("webhook: this version does not send webhooks; leave it out.")
     key = RunKey(caller.tenant_id, thread_id, str(uuid_utils.uuid7()))
     kwargs = _kwargs(key, assistant_id, caller, request, origin, temporary=temporary)
-    shown = {name: kwargs["config"][name] for name in ("tags", "recursion_limit", "metadata") if name in kwargs["config"]}
+    shown = {
+        name: kwargs["config"][name] for name in ("tags", "recursion_limit", "metadata") if name in kwargs["config"]
+    }
     strategy = request.multitask_strategy if isinstance(request, ThreadRunCreate) else "enqueue"
-    kwargs_json = orjson.dumps(kwargs)
+    ttl = None if temporary else default_ttl(services.project)
     run = NewRun(
         key=key,
         assistant_id=assistant_id,
-        kwargs_json=kwargs_json.decode(),
+        kwargs_json=orjson.dumps(kwargs).decode(),
         metadata_json=orjson.dumps(request.config.metadata | request.metadata).decode(),
         config_json=orjson.dumps(shown).decode(),
         thread_metadata_json=orjson.dumps(request.metadata).decode(),
@@ -174,6 +177,8 @@ def _prepare(
         resumable=request.stream_resumable,
         temporary=temporary,
         after_s=request.after_seconds or 0.0,
+        ttl_strategy=ttl.strategy if ttl else None,
+        ttl_minutes=ttl.minutes if ttl else None,
     )
     hashed = b"" if origin.idempotency_key is None else _request_hash(request, thread_id, stateless=temporary)
     return _Prepared(run, kwargs, origin, hashed)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator
 
-from langgraph.store.base import BaseStore
-from langgraph.store.postgres.aio import AsyncPostgresStore
-from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
+from langgraph.store.base import BaseStore, TTLConfig
 
 from waystation.catalog import Project, store_index
 from waystation_db.pool import Database
 from waystation_db.serde import CheckpointSerde
+from waystation_db.store import open_store
 
 
 def project_serde(project: Project) -> CheckpointSerde:
@@ -28,7 +26,16 @@ def project_serde(project: Project) -> CheckpointSerde:
 
 @contextlib.asynccontextmanager
 async def open_project_store(db: Database, project: Project) -> AsyncGenerator[BaseStore]:
-    """The store that `store` configures."""
-    kwargs = {"autocommit": True, "prepare_threshold": None, "row_factory": dict_row}
-    async with AsyncConnectionPool(db.conninfo, min_size=1, max_size=4, kwargs=kwargs) as pool:
-        yield AsyncPostgresStore(pool)  # pyright: ignore
+    """The long-term store as `store` configures it. Runs the project's code when it embeds by a function of its own."""
+    async with open_store(db, index=await store_index(project), ttl=_ttl(project)) as store:
+        yield store
+
+
+def _ttl(project: Project) -> TTLConfig | None:
+    keys = project.store.ttl if project.store else None
+    if keys is None:
+        return None
+    ttl: TTLConfig = {"refresh_on_read": keys.refresh_on_read}
+    if keys.default_ttl is not None:
+        ttl["default_ttl"] = keys.default_ttl
+    return ttl

@@ -10,9 +10,10 @@ from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.types import Command, Send
 
 import waystation
+from waystation.runs.commands import to_command
+from waystation.runs.requests import CommandBody
 from waystation_db.rows import ClaimedRun
 
 _LANGGRAPH_VERSION = version("langgraph")
@@ -87,23 +88,8 @@ def graph_input(run: ClaimedRun) -> Any:
     """The input of an attempt: the command if there is one, else the input; None goes on from the checkpoint."""
     command = run.kwargs.get("command")
     if command:
-        return Command(
-            resume=command.get("resume"), update=_update(command.get("update")), goto=_goto(command.get("goto"))
-        )
+        return to_command(CommandBody.model_validate(command))
     return None if command is not None else run.kwargs.get("input")
-
-
-def _update(update: Any) -> Any:
-    return (
-        [tuple(cast("list[Any]", pair)) for pair in cast("list[Any]", update)] if isinstance(update, list) else update
-    )
-
-
-def _goto(goto: Any) -> Any:
-    if goto is None:
-        return ()
-    targets = cast("list[str | dict[str, Any]]", goto if isinstance(goto, list) else [goto])
-    return [t if isinstance(t, str) else Send(t["node"], t.get("input")) for t in targets]
 
 
 def _member(value: dict[str, Any], name: str) -> dict[str, Any]:
