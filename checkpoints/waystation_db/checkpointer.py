@@ -80,6 +80,11 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         """Wait until everything that was put is committed or has failed. No put is taken afterwards."""
         await self._commits.aclose()
 
+    def allow_types_of(self, graph: Any) -> None:
+        """Have the types of a compiled graph's state schemas loaded as they were. Call it before the graph is used."""
+        if isinstance(self.serde, CheckpointSerde):
+            self.serde.allow_graph(graph)
+
     def with_allowlist(self, extra_allowlist: Any) -> Self:
         """List types for loading (LangGraph's strict mode does for every graph); they count for all of the process."""
         if isinstance(self.serde, CheckpointSerde):

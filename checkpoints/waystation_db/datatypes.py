@@ -5,32 +5,43 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterable
 from datetime import date, time, timedelta, tzinfo
 from enum import Enum
 from pathlib import PurePath
-from typing import Any, get_args, get_type_hints, is_typeddict
+from typing import Any, get_args, get_type_hints
+from weakref import WeakSet
 
 from pydantic import BaseModel
+from typing_extensions import is_typeddict
 
 from waystation_db.errors import CorruptCheckpoint
 
 _PLAIN = (BaseModel, Enum, PurePath, date, time, timedelta, tzinfo, set, frozenset)
 
 
-def types_of_graph(graph: Any) -> set[type]:
-    """Return the data types that the state of a compiled graph and of its subgraphs can hold, by their schemas."""
+def types_of_graph(graph: Any, *, known: WeakSet[type] | None = None) -> set[type]:
+    """Return the data types that the state of a compiled graph and of its subgraphs can hold, by their schemas.
+
+    Schemas in `known` are passed over and new ones put there, which makes it cheap for graphs made anew for each run.
+    """
+    known = WeakSet() if known is None else known
     found: set[type] = set()
     seen: dict[int, Any] = {}
     graphs: list[Any] = [graph, *(subgraph for _, subgraph in graph.get_subgraphs(recurse=True))]
-    for one in graphs:
-        schemas: Iterable[Any] = getattr(getattr(one, "builder", None), "schemas", ())
-        for schema in schemas:
+    for schema in (schema for one in graphs for schema in _schemas(one)):
+        if not isinstance(schema, type):
             _collect(schema, found, seen)
-        for channel in one.channels.values():
-            _collect(getattr(channel, "ValueType", None), found, seen)
-            _collect(getattr(channel, "UpdateType", None), found, seen)
+        elif schema not in known:
+            known.add(schema)
+            _collect(schema, found, seen)
     return found
+
+
+def _schemas(graph: Any) -> list[Any]:
+    """What a graph was built from, or, when it was not built but written down, what its channels hold."""
+    if builder := getattr(graph, "builder", None):
+        return list(builder.schemas)
+    return [getattr(channel, kind, None) for channel in graph.channels.values() for kind in ("ValueType", "UpdateType")]
 
 
 def is_harmless(name: tuple[str, str]) -> bool:

@@ -16,6 +16,7 @@ import logging
 import threading
 from collections.abc import Iterable
 from typing import Any, Self, cast
+from weakref import WeakSet
 
 import ormsgpack
 from langchain_core import messages as lc
@@ -27,7 +28,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import _DeltaSnapshot  # pyright: ignore[reportPrivateUsage]  # its only home
 from langgraph.types import Send
 
-from waystation_db.datatypes import is_harmless, peek_name
+from waystation_db.datatypes import is_harmless, peek_name, types_of_graph
 from waystation_db.errors import CorruptCheckpoint
 
 ModuleName = tuple[str, ...]
@@ -59,6 +60,7 @@ class CheckpointSerde(JsonPlusSerializer):
     ) -> None:
         """Both lists are those of `checkpointer.serde` in `langgraph.json`: (module, name) pairs or classes."""
         self._listed: set[ModuleName] = {*SAFE_MSGPACK_TYPES, *_ALSO_SAFE}
+        self._schemas: WeakSet[type] = WeakSet()
         self.allow(allowed_msgpack_modules)
         super().__init__(
             pickle_fallback=False,
@@ -71,8 +73,12 @@ class CheckpointSerde(JsonPlusSerializer):
         self._revive_message = Reviver(allowed_objects=_REVIVED)
 
     def allow(self, types: Iterable[ModuleName | type]) -> None:
-        """List more types, for every thread of the process; see `datatypes.types_of_graph`."""
+        """List more types, for every thread of the process."""
         self._listed.update((one.__module__, one.__name__) if isinstance(one, type) else tuple(one) for one in types)
+
+    def allow_graph(self, graph: Any) -> None:
+        """List the types of a compiled graph's schemas. Cheap when its schemas are known already."""
+        self.allow(types_of_graph(graph, known=self._schemas))
 
     def with_msgpack_allowlist(self, extra_allowlist: Iterable[ModuleName | type]) -> Self:
         """LangGraph's way to list the types of a graph at run time, in its strict mode."""

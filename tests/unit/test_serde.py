@@ -21,13 +21,14 @@ import ormsgpack
 import pytest
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, HumanMessage, RemoveMessage, ToolMessage
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.func import entrypoint
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Interrupt, Send
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
-from waystation_db.datatypes import types_of_graph
 from waystation_db.errors import CorruptCheckpoint
 from waystation_db.serde import CheckpointSerde
 
@@ -80,7 +81,11 @@ SAFE: list[Any] = [
     *(ipaddress.ip_address("::1"), ipaddress.ip_network("10.0.0.0/8"), pathlib.Path("/x"), zoneinfo.ZoneInfo("UTC")),
     *(re.compile("a+", re.IGNORECASE), Document(page_content="text", metadata={"n": 1}), Interrupt("why", id="1")),
     *(Send("node", {"m": AIMessage("x")}), Command(goto="x", update={"n": 1}), RemoveMessage(id="1")),
-    [HumanMessage([{"type": "text", "text": "hi"}], id="1"), AIMessageChunk("d"), ToolMessage(content="r", tool_call_id="1")],
+    [
+        HumanMessage(content=[{"type": "text", "text": "hi"}], id="1"),
+        AIMessageChunk(content="d"),
+        ToolMessage(content="r", tool_call_id="1"),
+    ],
 ]
 
 
@@ -116,7 +121,7 @@ VALUES: list[Any] = [Color.RED, Circle(color=Color.RED, at=NOW), Order([Line("x"
 @pytest.mark.parametrize("value", [*VALUES, Line("x"), Inner(n=1)], ids=lambda value: type(value).__name__)
 def test_types_of_a_graphs_schemas_come_back_as_they_were(value: Any) -> None:
     serde = CheckpointSerde()
-    serde.allow(types_of_graph(_graph()))
+    serde.allow_graph(_graph())
     loaded = serde.loads_typed(_bytes([value]))[0]
     assert (loaded, type(loaded)) == (value, type(value))
 
@@ -158,3 +163,16 @@ def test_messages_in_the_old_json_form_are_read() -> None:
         b' "args": ["00000000-0000-0000-0000-000000000007"]}]'
     )
     assert CheckpointSerde().loads_typed(("json", data)) == [HumanMessage("hi"), uuid.UUID(int=7)]
+
+
+def test_types_of_a_functional_graph_are_known_by_its_annotations() -> None:
+    def flow(shape: Any) -> Any:
+        return entrypoint.final(value="done", save=Inner(n=1))
+
+    # As they are in a module without `from __future__ import annotations`.
+    flow.__annotations__ = {"shape": Shape, "return": entrypoint.final[str, Inner]}
+    graph: Any = entrypoint(checkpointer=InMemorySaver())(flow)
+    serde = CheckpointSerde()
+    serde.allow_graph(graph)
+    for value in (Circle(color=Color.RED, at=NOW), Inner(n=1)):
+        assert serde.loads_typed(_bytes(value)) == value
