@@ -12,6 +12,7 @@ one statement, and nothing relies on the session. What is read and written about
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, LiteralString, Self, TypeVar, cast
@@ -35,7 +36,7 @@ from waystation_db import checkpoint_threads as threads
 from waystation_db.checkpoint_rows import Fence, Put, checkpoint_put, write_rows
 from waystation_db.checkpoint_tuples import checkpoint_tuple, is_before_v4
 from waystation_db.checkpoint_write import put_batch
-from waystation_db.errors import DatabaseError
+from waystation_db.errors import DatabaseError, Fenced
 from waystation_db.group_commit import GroupCommit
 from waystation_db.pool import Database
 from waystation_db.retrying import until_done
@@ -47,6 +48,9 @@ _SELECT = load("checkpoints")["select_checkpoints"]
 
 _THIS = "where thread_id = %s and checkpoint_ns = %s and checkpoint_id = %s"
 _LATEST = "where thread_id = %s and checkpoint_ns = %s order by checkpoint_id desc limit 1"
+
+# Rolled-back runs whose late writes are refused here already; after their end Postgres refuses them.
+_REMEMBERED_RUNS = 10_000
 
 T = TypeVar("T")
 
@@ -67,6 +71,7 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         self._db = db
         self._retry_s = retry_s
         self._fence: Fence | None = None
+        self._revoked: OrderedDict[str, None] = OrderedDict()
         self._commits = GroupCommit(self._put_batch, retry_s=retry_s)
 
     def for_run(self, key: RunKey, attempt: int) -> PostgresCheckpointer:
@@ -104,7 +109,7 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         if self._fence:
             metadata = cast(CheckpointMetadata, {**metadata, "run_id": self._fence.key.run_id})
         put = checkpoint_put(self.serde, self._fence, config, checkpoint, metadata, new_versions)
-        await self._commits.submit(put)
+        await self._submit(put)
         row = put.checkpoint
         assert row is not None
         return _config(row.thread_id, row.checkpoint_ns, row.checkpoint_id)
@@ -113,7 +118,12 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Commit what a task wrote. Raises as `aput` does."""
-        await self._commits.submit(write_rows(self.serde, self._fence, config, writes, task_id, task_path))
+        await self._submit(write_rows(self.serde, self._fence, config, writes, task_id, task_path))
+
+    async def _submit(self, put: Put) -> None:
+        if put.fence and put.fence.key.run_id in self._revoked:
+            raise Fenced(f"run {put.fence.key.run_id} was rolled back")
+        await self._commits.submit(put)
 
     async def _put_batch(self, batch: Sequence[Put]) -> list[DatabaseError | None]:
         async with self._db.connection() as conn:
@@ -167,7 +177,15 @@ class PostgresCheckpointer(AsyncPostgresSaver):
 
     async def adelete_for_runs(self, run_ids: Sequence[str], *, thread_id: str | None = None) -> None:
         """Delete the checkpoints of runs: the state is then what it was before them. Name the thread if you know it:
-        without it every checkpoint in the database is looked at."""
+        without it every checkpoint in the database is looked at.
+
+        The runs can put nothing more through this saver: what was cancelled may still be on its way, and a node that
+        swallowed the cancellation may still be running.
+        """
+        self._revoked.update(dict.fromkeys(map(str, run_ids)))
+        while len(self._revoked) > _REMEMBERED_RUNS:
+            self._revoked.popitem(last=False)
+        await self._commits.flushed()
         await self._with_connection(lambda conn: threads.delete_for_runs(conn, run_ids, thread_id=thread_id))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:

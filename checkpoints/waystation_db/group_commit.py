@@ -70,11 +70,15 @@ class GroupCommit(Generic[T]):
                 self._flusher = loop.create_task(self._flush())
             await waiting.done
 
+    async def flushed(self) -> None:
+        """Wait until nothing waits and nothing is under way, that of cancelled callers included."""
+        while self._flusher is not None:
+            await asyncio.wait([self._flusher])
+
     async def aclose(self) -> None:
         """Refuse new items and wait until those accepted are written or have failed (at most `retry_s` seconds)."""
         self._closed = True
-        if self._flusher is not None:
-            await self._flusher
+        await self.flushed()
 
     async def _flush(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import operator
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -24,6 +25,7 @@ from integration.checkpointer_world import (
     values_of,
 )
 from waystation_db.checkpointer import PostgresCheckpointer
+from waystation_db.errors import Fenced
 from waystation_db.pool import Database
 
 pytestmark = pytest.mark.anyio
@@ -91,6 +93,21 @@ async def test_rolled_back_run_leaves_the_state_and_the_rows_from_before_it(
     assert await values_of(saver, thread_id) == {"log": ["a", "1"]}
     assert await _rows(db, thread_id) == before
     assert await values_of(saver, neighbour) == {"log": ["z", "1"]}
+
+
+async def test_rolled_back_run_can_put_nothing_more(db: Database, saver: PostgresCheckpointer) -> None:
+    key = await running_run(db)
+    view = saver.for_run(key, 1)
+    late = [asyncio.ensure_future(put(view, key.thread_id, n=n)) for n in range(3)]
+    await asyncio.sleep(0)
+    for one in late:
+        one.cancel()
+
+    await saver.adelete_for_runs([key.run_id], thread_id=key.thread_id)
+    with pytest.raises(Fenced):
+        await put(view, key.thread_id, n=4)
+
+    assert await saver.aget_tuple(config_of(key.thread_id)) is None
 
 
 async def test_copy_goes_its_own_way(db: Database, saver: PostgresCheckpointer) -> None:
