@@ -19,7 +19,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Final, cast
 
-from .differences import EXPLAINED, Explained
+from .differences import EXPLAINED, OF_THE_RECORDER, Explained
 from .normalise import Ids, ids_in, shape, template, untimed
 
 TRANSCRIPTS: Final = Path(__file__).parent / "transcripts"
@@ -58,7 +58,7 @@ def compare(ours: Path, reference: Path = TRANSCRIPTS, *, only: Iterable[str] = 
         theirs = read(path)
         steps += len(theirs)
         for difference in compare_scenario(path.stem, theirs, read(ours / path.name)):
-            rule = next((rule for rule in EXPLAINED if rule.covers(difference)), None)
+            rule = next((rule for rule in (*EXPLAINED, *OF_THE_RECORDER) if rule.covers(difference)), None)
             if rule is None:
                 unexplained.append(difference)
             else:

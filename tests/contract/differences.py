@@ -38,4 +38,191 @@ class Explained:
         )
 
 
-EXPLAINED: Final[tuple[Explained, ...]] = ()
+_ITS_OWN_VERSION = "Each server names its own version and plan; clients read langgraph_version only."
+_ERROR_CODE = "Errors carry a stable code for machines beside the text that the SDKs show."
+_WORDING = "The text of a refusal is for people: ours names the field and what was expected, in one line."
+_KWARGS = "A run's kwargs are informative and no client needs their details; ours hold what was sent."
+_SPEED = (
+    "The reference starts a run up to a second after it was created, so its readers and cancels meet another moment."
+)
+_LOCATION = "The reference names a route that it does not have (its bug); ours leads to the run's stream."
+_WITHOUT_A_REASON_TO_FAIL = "The reference fails with 500 where there is a sensible answer (its bug)."
+_LEFT_OUT_BY_THE_SAVER = "LangGraph's own Postgres saver leaves these keys out of a checkpoint's metadata."
+_BY_HAND = "The graph's id is in the thread's metadata; a checkpoint made by hand does not repeat it."
+_SCHEMAS = "The reference cannot make input and output schemas with this version of the library and shows null."
+_SIZE = "The recorder cuts long bodies and notes their length, which differs."
+_DEV_STORE = "Sizes and counts are those of another store."
+_BACK_AFTER_DELETION = "The reference had lost this default assistant when the scenario on assistants deleted it."
+_LATER = "The part of the API that this step asks for comes in a later version."
+
+_EVERYWHERE: Final = (
+    Explained("*", "response.body.code", _ERROR_CODE),
+    Explained("*", "*.langgraph_api_version", _ITS_OWN_VERSION),
+    Explained("*", "*.langgraph_plan", _ITS_OWN_VERSION),
+    Explained("*", "*.langgraph_api_url", _ITS_OWN_VERSION, ours="<absent>"),
+    Explained("*", "*.configurable.__request_start_time_ms__", "An internal key of the reference.", ours="<absent>"),
+    Explained("*", "*.configurable.__after_seconds__", "An internal key of the reference.", ours="<absent>"),
+    Explained("*", "*.configurable.__pregel_node_finished", "An internal key of the reference.", ours="<absent>"),
+    Explained("*", "response.body*.kwargs.checkpoint", _KWARGS),
+    Explained("*", "response.body*.kwargs.config.*", _KWARGS),
+    Explained("*", "response.body.context.ak", _KWARGS),
+    Explained("*", "response.body*.kwargs.context.*", _KWARGS),
+    Explained("*", "response.body.*metadata.langgraph_node", _LEFT_OUT_BY_THE_SAVER, ours="<absent>"),
+    Explained("*", "response.body.*metadata.langgraph_step", _LEFT_OUT_BY_THE_SAVER, ours="<absent>"),
+    Explained("*", "response.body.*metadata.langgraph_path", _LEFT_OUT_BY_THE_SAVER, ours="<absent>"),
+    Explained("*", "response.body.*metadata.langgraph_triggers", _LEFT_OUT_BY_THE_SAVER, ours="<absent>"),
+    Explained("*", "response.body.*metadata.langgraph_checkpoint_ns", _LEFT_OUT_BY_THE_SAVER, ours="<absent>"),
+    Explained("*", "response.body.*metadata.checkpoint_*", _LEFT_OUT_BY_THE_SAVER, ours="<absent>"),
+    Explained("*", "*.metadata.tag", "The recorder marks its own threads with something random."),
+    Explained("*", "*.extracted.tag", "The recorder marks its own threads with something random."),
+    Explained("*", "*.seen.execution_info", "The text holds the time of the attempt and another server's ids."),
+    Explained("*", "*.seen.store", "The store is a Postgres store and not one in memory.", ours="PostgresStore"),
+)
+
+_SYSTEM: Final = (
+    Explained("01-system/info", "response.body.version", _ITS_OWN_VERSION),
+    Explained("01-system/info", "response.body.flags.*", "Only what this server has is announced."),
+    Explained("01-system/metrics*", "response.headers.content-type", "The usual content type of Prometheus text."),
+    Explained("01-system/metrics*", "response.body*", "Each server counts its own things."),
+    Explained("01-system/*", "response.body._cut", _SIZE),
+    Explained("01-system/JSON but not an object", "response.body.detail", _WORDING),
+    Explained("01-system/ui*", "response.*", "There are no UI assets; 404 with a JSON body is the answer."),
+)
+
+_ASSISTANTS: Final = (
+    Explained("02-assistants/*", "response.body._cut", _SIZE),
+    Explained("02-assistants/create: *", "response.body.detail", _WORDING),
+    Explained("02-assistants/search: *", "response.body.detail", _WORDING),
+    Explained("02-assistants/latest", "response.body.*", "Setting the latest version restores every field (its bug)."),
+    Explained("02-assistants/patch after latest*", "response.body.*", "It patches the version that was restored."),
+    Explained(
+        "02-assistants/count: by graph", "response.body", "The restored version is one of another graph.", ours=2
+    ),
+    Explained("02-assistants/schemas", "response.*", _WITHOUT_A_REASON_TO_FAIL),
+    Explained("02-assistants/schemas*", "response.body.*schema*", _SCHEMAS),
+    Explained("02-assistants/schemas: a graph of messages", "response.body.graph_id", _SIZE),
+    Explained("02-assistants/subgraphs*", "response.body.*child*", _SCHEMAS),
+    Explained("02-assistants/subgraphs*", "response.body.child|grandchild", _SCHEMAS),
+)
+
+_THREADS: Final = (
+    Explained("03-threads/create: *", "response.body.detail", _WORDING),
+    Explained("03-threads/search: *", "response.body.detail", _WORDING),
+    Explained("03-threads/prune: bad strategy", "response.body.detail", _WORDING),
+    Explained("03-threads/*ttl*", "response.body*.ttl", "The reference's development store never shows the TTL."),
+    Explained("03-threads/storage", "response.body.*", _DEV_STORE),
+    Explained("03-threads/search: metadata", "response.body.*", "Newest created_at first, as the contract says."),
+    Explained("03-threads/search: values", "response.*", _WITHOUT_A_REASON_TO_FAIL),
+    Explained("03-threads/search: select", "response.body.*.interrupts", "The threads are in another order."),
+    Explained("03-threads/history after supersteps", "response.body.*.metadata.graph_id", _BY_HAND, ours="<absent>"),
+    Explained("03-threads/history *", "*.metadata.more", "LangGraph's own Postgres saver keeps plain values only."),
+    Explained("03-threads/prune: keep_latest", "response.*", "The reference's development store cannot prune."),
+    Explained("03-threads/history after keep_latest", "response.body.*parent_checkpoint*", "Its parent was pruned."),
+)
+
+_STATE: Final = (
+    Explained("04-state/history POST: before as checkpoint", "response.*", _WITHOUT_A_REASON_TO_FAIL),
+    Explained("04-state/*", "response.body.*metadata.graph_id", _BY_HAND, ours="<absent>"),
+    Explained(
+        "04-state/thread interrupts",
+        "response.body.interrupts.<id>()",
+        "The subgraph's state was replaced by hand: its task asks no more, the task that runs it still does.",
+    ),
+    Explained("04-state/history POST: limit 0", "response.body.detail", _WORDING),
+    Explained(
+        "04-state/state at checkpoint",
+        "response.body.checkpoint.checkpoint_ns",
+        "The namespace is named though it is empty.",
+        ours="",
+    ),
+    Explained("04-state/state at checkpoint, POST, empty", "response.body.detail", _WORDING),
+    Explained("04-state/update: invalid channel type", "response.body.detail", _WORDING),
+)
+
+_RUNS: Final = (
+    Explained("05-runs/create with webhook null", "response.body.detail", _WORDING),
+    Explained("05-runs/errors: *webhook", "*", _LATER),
+    Explained("05-runs/errors: *", "response.body.detail", _WORDING),
+    Explained("05-runs/list: bad select", "response.body.detail", _WORDING),
+    Explained("05-runs/join it", "response.body.*", "Feedback keys of a tracing product are ignored and fail no run."),
+    Explained("05-runs/its thread (3)", "response.body.*", "Deleting a running run frees its thread (its bug)."),
+    Explained("06-stateless/*", "response.body*metadata.graph_id", "A stateless run's metadata names its graph, too."),
+    Explained("06-stateless/*", "response.body.detail", _WORDING),
+    Explained("09-config/the run", "response.body*.metadata.graph_id", _KWARGS),
+    Explained("0[56]-*", "response.headers.location", _LOCATION),
+    Explained("09-config/what the graph wrote", "response.*", _LATER),
+    Explained(
+        "09-config/second run: does thread config stick",
+        "response.body.seen.config.configurable.*",
+        "The thread's stored config never feeds later runs.",
+        ours="<absent>",
+    ),
+)
+
+_MULTITASK: Final = (
+    Explained("07-multitask/*runs at once", "response.body.*", _SPEED),
+    Explained("07-multitask/queue of three: runs", "response.body.*.status", _SPEED),
+    Explained("07-multitask/interrupt: join *", "response.body.ticks.*", _SPEED),
+    Explained("07-multitask/interrupt: thread in the end", "response.body.values.ticks.*", _SPEED),
+    Explained("07-multitask/what a subscriber of *", "response.events.*", _SPEED),
+    Explained("07-multitask/runs", "response.body.*", _SPEED),
+    Explained("07-multitask/state update while busy", "response.body.detail", _WORDING),
+    Explained("07-multitask/(note)*", "note", _SPEED),
+)
+
+_CANCEL: Final = (
+    Explained("08-cancel/run at once*", "response.*", _SPEED),
+    Explained(
+        "08-cancel/thread (4)", "response.body.*", "A rolled back run frees its thread, waited for or not (its bug)."
+    ),
+    Explained("08-cancel/thread*", "response.body.interrupts", "There is state, so there are interrupts.", ours={}),
+    Explained("08-cancel/thread*", "response.body.values.ticks.*", _SPEED),
+    Explained("08-cancel/state*", "response.body.values.ticks.*", _SPEED),
+    Explained("08-cancel/state*", "response.body.metadata.step", _SPEED),
+    Explained("08-cancel/* while it is cancelled", "response.*ticks*", _SPEED),
+    Explained("08-cancel/stream while it is *", "response.events.*", _SPEED),
+    Explained(
+        "08-cancel/join while it is rolled back", "response.body.*", "A rolled back run has no values: it is gone."
+    ),
+    Explained("08-cancel/bulk: *", "response.body.detail", _WORDING),
+)
+
+_STREAMS: Final = (
+    Explained("1[01]-*", "response.headers.location", _LOCATION),
+    Explained("10-sse-modes/fan-out, updates", "response.*", _BACK_AFTER_DELETION),
+    Explained("12-interrupts/command goto Send", "response.*", _BACK_AFTER_DELETION),
+    Explained(
+        "11-sse-resume/rejoin after the end, -1, two modes *", "response.events.*", "Several modes work (its bug)."
+    ),
+    Explained("11-sse-resume/join a running resumable *", "response.events.*", _SPEED),
+    Explained("11-sse-resume/two subscribers: *", "response.events.*", _SPEED),
+    Explained("11-sse-resume/join asking for *", "response.events.*", _SPEED),
+    Explained("12-interrupts/multi: wait", "response.body.*", "The reference lost the values (its bug)."),
+    Explained(
+        "12-interrupts/multi: thread (2)",
+        "response.body.values.log.*",
+        "The thread shows what its state shows: the finished task's answer, though its neighbour still asks.",
+    ),
+    Explained("12-interrupts/bad interrupt_before", "response.body.detail", _WORDING),
+)
+
+EXPLAINED: Final[tuple[Explained, ...]] = (
+    *_EVERYWHERE,
+    *_SYSTEM,
+    *_ASSISTANTS,
+    *_THREADS,
+    *_STATE,
+    *_RUNS,
+    *_MULTITASK,
+    *_CANCEL,
+    *_STREAMS,
+)
+
+_NO_ORDER = "An object's members have no order: the recorder answers the first question it meets, here the other one."
+
+OF_THE_RECORDER: Final[tuple[Explained, ...]] = (
+    Explained("12-interrupts/multi: resume *", "*", _NO_ORDER),
+    Explained("12-interrupts/multi: thread*", "response.body.interrupts.*", _NO_ORDER),
+    Explained("12-interrupts/multi: thread*", "response.body.values.log.*", _NO_ORDER),
+)
+"""Differences that lie in how the recorder works; the replay in `test_transcripts.py` does not have them."""

@@ -48,6 +48,14 @@ class Ids:
         """Our id for one of the reference's; itself as long as none is known."""
         return self._ours.get(theirs, theirs)
 
+    def knows(self, theirs: str) -> bool:
+        """Whether one of ours stands for the reference's id."""
+        return theirs in self._ours
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every id of the reference with ours."""
+        return list(self._ours.items())
+
     def match_all(self, theirs: list[str], ours: list[str]) -> bool:
         """Whether two texts' ids stand for the same things, in order. All are noted, whatever the first says."""
         met = [self.match(a, b) for a, b in zip(theirs, ours, strict=True)]
