@@ -64,6 +64,7 @@ async def open_graph(
     config = cast("RunnableConfig", {"configurable": configurable})
     with _at_arms_length(thread_id, graph.graph_id):
         async with side.catalog.open(graph.graph_id, access=access, config=config) as opened:
+            side.saver.allow_types_of(opened)
             own = copy.copy(opened)
             own.checkpointer = side.saver
             yield own
