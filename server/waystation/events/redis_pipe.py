@@ -53,12 +53,13 @@ class Keys:
 
 def connect(url: str) -> Redis:
     """A client that gives up after a second, does not try again by itself, and does not decode."""
+    of_tcp = {} if url.startswith("unix://") else {"socket_keepalive": True}
     return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]  # redis-py leaves **kwargs untyped
         url,
         protocol=2,
         socket_timeout=_ANSWER_S,
         socket_connect_timeout=_ANSWER_S,
-        socket_keepalive=True,
+        **of_tcp,
         retry=Retry(NoBackoff(), 0),
     )
 
