@@ -175,6 +175,7 @@ async def test_versions_are_listed_and_can_be_gone_back_to(client: httpx.AsyncCl
     }
     unknown = await client.post(f"{path}/latest", json={"version": 99})
     assert detail(unknown) == f"Version 99 not found for assistant {made['assistant_id']}"
+    assert detail(await client.post(f"{path}/latest", json={})) == "body.version: Field required"
     assert (await client.patch(path, json={"name": "three"})).json()["version"] == 3
 
 
@@ -209,7 +210,9 @@ async def test_search_filters_sorts_and_selects(client: httpx.AsyncClient) -> No
 
     async def names(**body: Any) -> list[str]:
         where = {"metadata": {"fruit": {"sweet": True}}, "select": ["name"], **body}
-        return [item["name"] for item in (await client.post("/assistants/search", json=where)).json()]
+        response = await client.post("/assistants/search", json=where)
+        assert response.status_code == 200, response.text
+        return [item["name"] for item in response.json()]
 
     assert await names(sort_by="name", sort_order="asc") == ["Apple", "banana", "cherry 100%"]
     assert await names(sort_by="name") == ["cherry 100%", "banana", "Apple"]
@@ -218,6 +221,7 @@ async def test_search_filters_sorts_and_selects(client: httpx.AsyncClient) -> No
     assert await names(name="%") == ["cherry 100%"]
     assert await names(graph_id="chat") == []
     assert await names(metadata={"fruit": {"sweet": False}}) == []
+    assert len(await names(select=[], limit=3.0)) == 3
     for wrong in ({"sort_by": "colour"}, {"select": ["colour"]}, {"limit": 0}, {"limit": 1001}, {"offset": -1}):
         response = await client.post("/assistants/search", json=wrong)
         assert response.status_code == 422

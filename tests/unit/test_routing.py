@@ -204,9 +204,10 @@ async def test_ids_are_checked_and_made_canonical(client: httpx.AsyncClient) -> 
     assert (await client.get(f"/threads/{THREAD.upper()}")).json() == THREAD
 
 
-async def test_fixed_paths_win_and_other_methods_fall_through(client: httpx.AsyncClient) -> None:
+async def test_the_more_literal_path_wins_with_the_methods_that_it_has(client: httpx.AsyncClient) -> None:
     assert (await client.post("/threads/search")).json() == "search"
-    assert detail(await client.get("/threads/search")) == "Invalid thread ID: must be a UUID"
+    response = await client.get("/threads/search")
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
 
 
 async def test_unknown_path_and_method(client: httpx.AsyncClient) -> None:

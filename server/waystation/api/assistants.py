@@ -31,6 +31,7 @@ from waystation.runs.assistant_bodies import (
     GraphDrawing,
     GraphSchemas,
     LatestBody,
+    SelectedAssistant,
     VersionsBody,
 )
 
@@ -48,7 +49,7 @@ async def create_assistant(body: AssistantCreate, services: ServicesDep, caller:
     return JSONBytes(await assistants.create_assistant(services, caller, body=body))
 
 
-@router.post("/assistants/search", response_model=list[Assistant], summary="Search assistants")
+@router.post("/assistants/search", response_model=list[SelectedAssistant], summary="Search assistants")
 async def search_assistants(body: AssistantSearch, services: ServicesDep, caller: CallerDep) -> Response:
     """A page of assistants, the newest first unless sorted. `X-Pagination-Next` is there while more follow."""
     page = await assistants.search_assistants(services, caller, body=body)
@@ -93,7 +94,10 @@ async def delete_assistant(
 
 
 @router.get(
-    "/assistants/{assistant_id}/graph", response_model=GraphDrawing, responses=errors(400, 404), summary="Draw the graph"
+    "/assistants/{assistant_id}/graph",
+    response_model=GraphDrawing,
+    responses=errors(400, 404),
+    summary="Draw the graph",
 )
 async def draw_graph(
     assistant_id: str,

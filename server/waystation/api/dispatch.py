@@ -1,6 +1,7 @@
 """Finds the operation for a method and path without trying one route after the other.
 
 Paths without parameters are looked up; those with parameters are compared segment by segment, the more literal first.
+The first path that fits decides, also which methods there are.
 """
 
 from __future__ import annotations
@@ -59,20 +60,20 @@ class RouteTable:
     def find(self, method: str, path: str) -> Found | Missing:
         """The operation for a request."""
         fixed = self._fixed.get(path)
-        if fixed is not None and (operation := fixed.get(method)) is not None:
-            return Found(operation, {})
-        allowed = set(fixed or ())
+        if fixed is not None:
+            operation = fixed.get(method)
+            return Missing(frozenset(fixed)) if operation is None else Found(operation, {})
         segments = path.split("/")
         if len(segments) < 3 or "" in segments[1:]:
-            return Missing(frozenset(allowed))
+            return Missing()
         for branch in self._branches.get((len(segments), segments[1]), ()):
             if not branch.matches(segments):
                 continue
-            if (entry := branch.by_method.get(method)) is not None:
-                operation, names = entry
-                return Found(operation, {name: segments[i] for name, i in names})
-            allowed |= branch.by_method.keys()
-        return Missing(frozenset(allowed))
+            if (entry := branch.by_method.get(method)) is None:
+                return Missing(frozenset(branch.by_method))
+            operation, names = entry
+            return Found(operation, {name: segments[i] for name, i in names})
+        return Missing()
 
     def _add(self, operation: Operation) -> None:
         for method in operation.methods or ():

@@ -96,7 +96,7 @@ async def info(services: ServicesDep) -> Response:
     )
 
 
-@router.get("/metrics", summary="Metrics")
+@router.get("/metrics", summary="Metrics", responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
 async def metrics(
     request: Request,
     format: Annotated[str, Query(description="`json`; anything else gives Prometheus text")] = "prometheus",

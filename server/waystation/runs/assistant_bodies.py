@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+)
 from pydantic import WithJsonSchema as JsonSchema
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 JSONObject = dict[str, Any]
-ASSISTANT_FIELDS = Literal[
+AssistantField = Literal[
     "assistant_id",
     "graph_id",
     "name",
@@ -43,6 +51,11 @@ def _refuse_null(value: Any) -> Any:
     return value
 
 
+def _integral(value: Any) -> Any:
+    """JSON Schema's integers include 1.0."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
 def _assistant_id(value: str) -> str:
     try:
         return str(UUID(value))
@@ -53,8 +66,10 @@ def _assistant_id(value: str) -> str:
 AssistantUuid = Annotated[str, AfterValidator(_assistant_id), JsonSchema({"type": "string", "format": "uuid"})]
 Name = Annotated[str, Field(max_length=1024)]
 Text = Annotated[str, Field(max_length=65_536)]
-Limit = Annotated[int, Field(ge=1, le=1000)]
-Offset = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Integral = BeforeValidator(_integral)
+Limit = Annotated[int, Integral, Field(ge=1, le=1000)]
+Offset = Annotated[int, Integral, Field(ge=0, le=2**31 - 1)]
+Positive = Annotated[int, Integral, Field(ge=1, le=2**31 - 1)]
 MaybeObject = Annotated[JSONObject | None, Omissible()]
 
 
@@ -68,7 +83,7 @@ class AssistantConfig(_Body):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
     tags: Annotated[list[str] | None, Omissible()] = None
-    recursion_limit: Annotated[int | None, Omissible(), Field(ge=1, le=2**31 - 1)] = None
+    recursion_limit: Annotated[Positive | None, Omissible()] = None
     configurable: MaybeObject = None
 
 
@@ -114,7 +129,7 @@ class AssistantSearch(AssistantCount):
     offset: Offset = 0
     sort_by: Literal["assistant_id", "created_at", "updated_at", "name", "graph_id"] = "created_at"
     sort_order: Literal["asc", "desc"] = "desc"
-    select: Annotated[list[ASSISTANT_FIELDS] | None, Omissible()] = None
+    select: Annotated[list[AssistantField] | None, Omissible()] = None
 
 
 class VersionsBody(_Body):
@@ -128,7 +143,7 @@ class VersionsBody(_Body):
 class LatestBody(_Body):
     """The version to show again."""
 
-    version: Annotated[int | None, Omissible(), Field(ge=-(2**31), le=2**31 - 1)] = None
+    version: Positive
 
 
 class Assistant(BaseModel):
@@ -144,6 +159,21 @@ class Assistant(BaseModel):
     updated_at: str
     version: int
     description: str | None
+
+
+class SelectedAssistant(BaseModel):
+    """An assistant, or the selected members of it."""
+
+    assistant_id: AssistantUuid = ""
+    graph_id: str = ""
+    config: JSONObject = {}
+    context: JSONObject = {}
+    metadata: JSONObject = {}
+    name: str = ""
+    created_at: str = ""
+    updated_at: str = ""
+    version: int = 1
+    description: str | None = None
 
 
 class AssistantVersion(BaseModel):

@@ -139,7 +139,7 @@ async def search_assistants(services: Services, caller: Principal, *, body: Assi
             offset=body.offset,
             sort_by=body.sort_by,
             ascending=body.sort_order == "asc",
-            fields=body.select,
+            fields=body.select or None,
         )
     return Page(found[: body.limit], has_more=len(found) > body.limit)
 
@@ -166,10 +166,10 @@ async def list_versions(services: Services, caller: Principal, *, assistant_id: 
     return found
 
 
-async def set_latest(services: Services, caller: Principal, *, assistant_id: str, version: int | None) -> bytes:
+async def set_latest(services: Services, caller: Principal, *, assistant_id: str, version: int) -> bytes:
     """Show a version again. Raises NotFound: no such assistant or version."""
     async with services.db.connection() as conn:
-        changed = version and await assistants.set_latest(conn, caller.tenant_id, assistant_id, version=version)
+        changed = await assistants.set_latest(conn, caller.tenant_id, assistant_id, version=version)
         if changed:
             return changed
         if await assistants.get(conn, caller.tenant_id, assistant_id) is None:
