@@ -71,6 +71,10 @@ class Run:
             error=None if error is None else Jsonb(error),
         )
 
+    async def sweep(self) -> None:
+        """The lease ran out."""
+        await self._execute("update run set status = 'pending', lease_expires_at = null where run_id = %(run_id)s")
+
     async def delete(self) -> None:
         await self._execute("delete from run where run_id = %(run_id)s")
 
@@ -103,6 +107,7 @@ class Stage:
     writer: EventLog
     reader: RoutedLog
     db: Database | None
+    db_uri: str = ""
 
     async def run(self, *, resumable: bool) -> Run:
         return await Run(self.db, resumable).insert()
@@ -197,7 +202,7 @@ async def redis_stage(database_uri: str, redis_url: str) -> AsyncGenerator[Stage
         writer = over_redis(db, redis_url, listener=None, key_prefix="test:", stream_bytes=KEPT_BYTES)
         reader = over_redis(db, redis_url, listener=listener, key_prefix="test:", poll_s=0.2)
         try:
-            yield Stage("redis", writer, reader, db)
+            yield Stage("redis", writer, reader, db, database_uri)
         finally:
             await reader.close()
             await writer.close()

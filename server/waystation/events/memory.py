@@ -31,8 +31,6 @@ TOTAL_BYTES = 256 * 1024 * 1024
 # A run that nobody reads keeps this much once its creator had the time to begin reading.
 _UNREAD_BYTES = 256 * 1024
 _CREATOR_S = 5.0
-# A run's share when all runs together hold too much.
-_CROWDED_BYTES = 1024 * 1024
 _END_KEPT_S = 30.0
 _STUCK_READER_S = 300.0
 _IDLE_S = 900.0
@@ -86,6 +84,7 @@ class MemoryStore:
         self._unread: deque[tuple[float, RunKey]] = deque()
         self._ended: deque[tuple[float, RunKey]] = deque()
         self._next_scan = monotonic() + _SCAN_S
+        self._relief_at = total_bytes
         self._listeners: dict[asyncio.AbstractEventLoop, _Listener] = {}
 
     @property
@@ -115,6 +114,7 @@ class MemoryStore:
             run.blocks.append(block)
             self._grow(run, block.size)
             self._trim(run, self._share(run, now))
+            self._relieve()
             self._wake(key, run)
             self._expire(now)
 
@@ -217,7 +217,7 @@ class MemoryStore:
     def _share(self, run: _Run, now: float) -> int:
         if run.readers == 0 and now - run.born > _CREATOR_S:
             return _UNREAD_BYTES
-        return self._run_bytes if self._size <= self._total_bytes else _CROWDED_BYTES
+        return self._run_bytes
 
     def _trim(self, run: _Run, size: int) -> None:
         """Drop the oldest blocks until `size` bytes are left, never the newest; -1 drops all."""
@@ -229,6 +229,18 @@ class MemoryStore:
         if count:
             run.dropped = run.blocks[count - 1].last
             del run.blocks[:count]
+
+    def _relieve(self) -> None:
+        """Where all runs together hold too much, cut each back to its part of half of it."""
+        if self._size <= self._total_bytes:
+            self._relief_at = self._total_bytes
+        if self._size <= self._relief_at:
+            return
+        share = self._total_bytes // (2 * len(self._runs))
+        for run in self._runs.values():
+            self._trim(run, share)
+        # Where the newest events alone are too much, looking at all runs for each append would not help.
+        self._relief_at = max(self._total_bytes, self._size + self._size // 4)
 
     def _remove(self, key: RunKey, run: _Run) -> None:
         self._size -= run.size

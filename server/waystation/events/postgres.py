@@ -6,7 +6,7 @@ loop. Appends of all runs that wait at the same moment are one statement, and so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -30,26 +30,35 @@ _FETCH_CHUNKS = 64
 _CHANGES_AT_ONCE = 5000
 
 
+@dataclass(frozen=True, slots=True)
+class _Append:
+    run: RunChunks
+    notify: bool
+
+
 class ChunkWriter:
     """Appends to Postgres, fenced and grouped; an append that returns is committed."""
 
-    def __init__(self, db: Database, *, notify: Callable[[], bool]) -> None:
-        """`notify` is asked at each write whether readers are to be told by NOTIFY."""
+    def __init__(self, db: Database) -> None:
         self._db = db
-        self._notify = notify
-        self._group = GroupCommit[RunChunks](self._commit, retry_s=_RETRY_S)
+        self._group = GroupCommit[_Append](self._commit, retry_s=_RETRY_S)
 
-    async def append(self, key: RunKey, attempt: int, events: Sequence[Event]) -> None:
-        """Raises Fenced when the attempt is over, DatabaseUnavailable when Postgres stayed away for 30 s."""
+    async def append(self, key: RunKey, attempt: int, events: Sequence[Event], *, notify: bool) -> None:
+        """Write events, and tell readers in other processes if `notify`.
+
+        Raises Fenced when the attempt is over, DatabaseUnavailable when Postgres stayed away for 30 s.
+        """
         chunks = [Chunk(*packed) for packed in pack(events)]
         if chunks:
-            await self._group.submit(RunChunks(key, attempt, chunks))
+            await self._group.submit(_Append(RunChunks(key, attempt, chunks), notify))
 
-    async def _commit(self, batch: Sequence[RunChunks]) -> list[DatabaseError | None]:
+    async def _commit(self, batch: Sequence[_Append]) -> list[DatabaseError | None]:
+        notify = any(item.notify for item in batch)
         async with self._db.connection() as conn:
-            written = await rows.append_chunks(conn, batch, notify=self._notify())
+            written = await rows.append_chunks(conn, [item.run for item in batch], notify=notify)
         return [
-            None if is_alive else fenced(item.key, item.attempt) for item, is_alive in zip(batch, written, strict=True)
+            None if is_alive else fenced(item.run.key, item.run.attempt)
+            for item, is_alive in zip(batch, written, strict=True)
         ]
 
     async def announce(self, key: RunKey) -> None:
@@ -96,12 +105,8 @@ class ChunkReader:
         """Which of these runs are final, gone, or have chunks after the position. Raises DatabaseUnavailable."""
         asked = [Position(key, *after) for key, after in positions]
         found: list[RunKey] = []
-        try:
-            for start in range(0, len(asked), _CHANGES_AT_ONCE):
-                async with self._db.connection() as conn:
-                    found += await rows.changed_runs(conn, asked[start : start + _CHANGES_AT_ONCE])
-        except psycopg.Error as error:
-            raise _told(error) from error
+        for start in range(0, len(asked), _CHANGES_AT_ONCE):
+            found += await self._changed(asked[start : start + _CHANGES_AT_ONCE])
         return found
 
     async def last(self, key: RunKey) -> Event | None:
@@ -117,6 +122,19 @@ class ChunkReader:
 
     async def close(self) -> None:
         await self._reads.close()
+
+    async def _changed(self, positions: list[Position]) -> list[RunKey]:
+        try:
+            async with self._db.connection() as conn:
+                return await rows.changed_runs(conn, positions)
+        except psycopg.Error as error:
+            if is_passing(error):
+                raise _told(error) from error
+            if len(positions) == 1:
+                # An impossible id: its reader looks, and gets the error for itself.
+                return [positions[0].key]
+            half = len(positions) // 2
+            return [*await self._changed(positions[:half]), *await self._changed(positions[half:])]
 
     async def _answer_all(self, asked: Sequence[Position]) -> list[Stored | Exception]:
         # Readers of a run that are all up to date stand at the same position: one look serves them.

@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import contextmanager
+from contextvars import Context
 from heapq import merge
 
 import orjson
@@ -115,15 +116,16 @@ class Reading:
         if self._tasks or self._closed or self._chunks is None:
             return
         loop = asyncio.get_running_loop()
-        self._tasks.append(loop.create_task(self._poll(self._chunks)))
+        # In a context of their own: they outlive the request that happened to be the first.
+        self._tasks.append(loop.create_task(self._poll(self._chunks), context=Context()))
         if self._listener is not None:
-            self._tasks.append(loop.create_task(self._hear(self._listener, self._chunks)))
+            self._tasks.append(loop.create_task(self._hear(self._listener, self._chunks), context=Context()))
 
     async def _place(self, watch: Watch, after: EventId | None) -> None:
         """Set the position to begin at, and whether the first look has to go to Postgres."""
         if after is not None:
             watch.position = after
-            watch.doubt = watch.resumable
+            watch.doubt = watch.resumable or after != BEGINNING
             return
         # Somebody joins: the run may have ended long ago, which only its row knows.
         watch.joins = watch.doubt = True

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from typing import Any, Protocol, cast
 
 from redis.asyncio import Redis
@@ -52,11 +53,12 @@ class RedisHints:
         self._connection: _Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._changes: set[asyncio.Task[None]] = set()
+        self._is_away = False
 
     def subscribe(self, channel: str) -> None:
         """Ask for a channel's messages; `ready` waits until they come for certain."""
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._task = asyncio.get_running_loop().create_task(self._run(), context=Context())
         if channel not in self._wanted:
             self._wanted[channel] = asyncio.Event()
             self._change(channel)
@@ -67,9 +69,9 @@ class RedisHints:
             self._change(channel)
 
     async def ready(self, channel: str) -> None:
-        """Return when the subscription stands, or after a second in which it could not be had."""
+        """Return when the subscription stands, or when it cannot be had now: `wake` is called once it does."""
         confirmed = self._wanted.get(channel)
-        if confirmed is None or confirmed.is_set():
+        if confirmed is None or confirmed.is_set() or self._is_away:
             return
         try:
             async with asyncio.timeout(_CONFIRM_S):
@@ -78,13 +80,17 @@ class RedisHints:
             pass
 
     async def close(self) -> None:
-        for confirmed in self._wanted.values():
-            confirmed.set()
+        self._release()
         tasks = [*self._changes, *([self._task] if self._task else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._sending.close()
+
+    def _release(self) -> None:
+        """Nobody waits for what cannot be had now."""
+        for confirmed in self._wanted.values():
+            confirmed.set()
 
     def _change(self, channel: str) -> None:
         if self._connection is not None:
@@ -117,25 +123,26 @@ class RedisHints:
         return [None] * len(channels)
 
     async def _run(self) -> None:
-        was_lost = False
         while True:
             try:
-                await self._listen(was_lost)
+                await self._listen()
             except (RedisError, OSError, TimeoutError) as error:
-                if not was_lost:
+                if not self._is_away:
                     logger.warning("lost the connection that listens to Redis", extra={"error": str(error)})
-            was_lost = True
+            self._is_away = True
+            self._release()
             self._wake_all()
             await asyncio.sleep(_PAUSE_S)
 
-    async def _listen(self, was_lost: bool) -> None:
+    async def _listen(self) -> None:
         # redis-py's connection has these methods; its own annotations are partial.
         connection = cast("_Connection", self._redis.connection_pool.make_connection())
         try:
             async with asyncio.timeout(_CONNECT_S):
                 await connection.connect()
-            if was_lost:
+            if self._is_away:
                 logger.info("listening to Redis again")
+                self._is_away = False
             await self._subscribe_all(connection)
             await self._receive(connection)
         finally:

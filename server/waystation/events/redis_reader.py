@@ -88,7 +88,7 @@ class LiveRedis:
             (info,) = await self._pipe.ask(fill)
         except RedisAway:
             return False
-        return not isinstance(info, Exception) and info["entries-added"] > info["length"]
+        return not isinstance(info, Exception) and info.get("entries-added", 0) > info["length"]
 
     async def close(self) -> None:
         await self._hints.close()

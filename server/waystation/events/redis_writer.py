@@ -7,6 +7,7 @@ Both carry an expiry, and are followed by a message on the run's channel, which 
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -60,6 +61,8 @@ class RedisWriter:
         self._keys = self._pipe.keys
         self._stream_bytes = stream_bytes
         self._sent: dict[RunKey, _Sent] = {}
+        self._hints: set[RunKey] = set()
+        self._hinting: asyncio.Task[None] | None = None
         self._next_cleaning = 0.0
 
     @property
@@ -92,7 +95,10 @@ class RedisWriter:
         return lost
 
     async def end(self, key: RunKey, end: End) -> None:
-        """Keep the end for a while and tell the readers. Raises RedisAway."""
+        """Keep the end for a while and tell the readers.
+
+        Raises RedisAway. So it does for a run that was given up: its readers must not find the end before the events.
+        """
 
         def fill(pipe: Pipeline) -> int:
             pipe.set(self._keys.end(key), encode_end(end), ex=_ENDED_S)
@@ -100,7 +106,9 @@ class RedisWriter:
             publish(pipe, self._keys.channel(key))
             return 3
 
-        self._sent.pop(key, None)
+        sent = self._sent.pop(key, None)
+        if sent is not None and sent.is_given_up:
+            raise RedisAway("the run's events went another way since Redis was away")
         await self._pipe.ask(fill)
 
     async def forget(self, key: RunKey) -> None:
@@ -115,17 +123,31 @@ class RedisWriter:
         self._sent.pop(key, None)
         await self._pipe.ask(fill)
 
-    async def hint(self, key: RunKey) -> None:
-        """Tell the readers of a run to look. Raises RedisAway."""
-
-        def fill(pipe: Pipeline) -> int:
-            publish(pipe, self._keys.channel(key))
-            return 1
-
-        await self._pipe.ask(fill)
+    def hint(self, key: RunKey) -> None:
+        """Tell the readers of a run to look, soon. Where that fails, their poll finds what there is."""
+        self._hints.add(key)
+        if self._hinting is None:
+            self._hinting = asyncio.get_running_loop().create_task(self._hint_all())
 
     async def close(self) -> None:
+        if self._hinting is not None:
+            await self._hinting
         await self._pipe.close()
+
+    async def _hint_all(self) -> None:
+        try:
+            while self._hints:
+                keys, self._hints = self._hints, set()
+                await self._pipe.ask(lambda pipe, keys=keys: self._publish(pipe, keys))
+        except RedisAway:
+            self._hints.clear()
+        finally:
+            self._hinting = None
+
+    def _publish(self, pipe: Pipeline, keys: set[RunKey]) -> int:
+        for key in keys:
+            publish(pipe, self._keys.channel(key))
+        return len(keys)
 
     def _put(self, pipe: Pipeline, key: RunKey, chunks: Sequence[PackedEvents]) -> int:
         sent = self._sent.setdefault(key, _Sent())

@@ -87,7 +87,7 @@ def in_memory(memory: MemoryStore | None = None) -> RoutedLog:
 def in_process(db: Database, memory: MemoryStore, *, poll_s: float = 1.0) -> RoutedLog:
     """For one process that executes its own runs. `memory` is the same on both loops."""
     reading = Reading(lambda watches: LiveMemory(memory, watches.wake), chunks=ChunkReader(db), poll_s=poll_s)
-    return RoutedLog(MemoryRoute(memory, ChunkWriter(db, notify=lambda: False)), reading)
+    return RoutedLog(MemoryRoute(memory, ChunkWriter(db)), reading)
 
 
 def over_redis(
@@ -110,10 +110,10 @@ def over_redis(
         listener=listener,
         poll_s=poll_s,
     )
-    return RoutedLog(RedisRoute(redis, ChunkWriter(db, notify=lambda: not redis.is_up)), reading)
+    return RoutedLog(RedisRoute(redis, ChunkWriter(db)), reading)
 
 
 def over_postgres(db: Database, *, listener: Listener | None, poll_s: float = 1.0) -> RoutedLog:
     """For several processes without Redis. `listener` as in `over_redis`."""
     reading = Reading(lambda _: NothingLive(), chunks=ChunkReader(db), listener=listener, poll_s=poll_s)
-    return RoutedLog(PostgresRoute(ChunkWriter(db, notify=lambda: True)), reading)
+    return RoutedLog(PostgresRoute(ChunkWriter(db)), reading)

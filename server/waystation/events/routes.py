@@ -35,7 +35,7 @@ class MemoryRoute:
 
     async def append(self, key: RunKey, attempt: int, events: Sequence[Event], *, resumable: bool) -> None:
         if resumable and self._chunks is not None:
-            await self._chunks.append(key, attempt, events)
+            await self._chunks.append(key, attempt, events, notify=False)
         self._memory.append(key, attempt, events)
 
     async def end(self, key: RunKey, attempt: int, end: End) -> None:
@@ -60,15 +60,15 @@ class RedisRoute:
 
     async def append(self, key: RunKey, attempt: int, events: Sequence[Event], *, resumable: bool) -> None:
         if resumable:
-            await self._chunks.append(key, attempt, events)
-            await self._hint(key)
+            await self._chunks.append(key, attempt, events, notify=not self._redis.is_up)
+            self._redis.hint(key)
             return
         try:
             await self._redis.append(key, attempt, events)
         except RedisAway:
             # The last events that Redis took may not have reached anybody: they are repeated, readers know them by
             # their ids.
-            await self._chunks.append(key, attempt, [*self._redis.give_up(key), *events])
+            await self._chunks.append(key, attempt, [*self._redis.give_up(key), *events], notify=True)
 
     async def end(self, key: RunKey, attempt: int, end: End) -> None:
         try:
@@ -87,12 +87,6 @@ class RedisRoute:
         await self._redis.close()
         await self._chunks.close()
 
-    async def _hint(self, key: RunKey) -> None:
-        try:
-            await self._redis.hint(key)
-        except RedisAway:
-            pass  # what is committed is found by the readers' poll
-
 
 class PostgresRoute:
     """Postgres carries everything."""
@@ -101,7 +95,7 @@ class PostgresRoute:
         self._chunks = chunks
 
     async def append(self, key: RunKey, attempt: int, events: Sequence[Event], *, resumable: bool) -> None:
-        await self._chunks.append(key, attempt, events)
+        await self._chunks.append(key, attempt, events, notify=True)
 
     async def end(self, key: RunKey, attempt: int, end: End) -> None:
         await self._chunks.announce(key)
