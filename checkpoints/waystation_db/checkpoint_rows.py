@@ -80,7 +80,8 @@ class Fence:
 class Put:
     """Everything of one `aput` or `aput_writes`: written together or not at all.
 
-    `replaces` says whether the writes overwrite those of the same task and index, as errors and interrupts do.
+    `replaces` says whether the writes overwrite those of the same task and index, as errors and interrupts do;
+    `elsewhere` whether they go to a checkpoint of another run, where they must be undone if this run is rolled back.
     """
 
     fence: Fence | None
@@ -88,6 +89,7 @@ class Put:
     checkpoint: CheckpointRow | None = None
     writes: Sequence[WriteRow] = ()
     replaces: bool = False
+    elsewhere: bool = False
 
 
 def checkpoint_put(
@@ -126,6 +128,8 @@ def write_rows(
     writes: Sequence[tuple[str, Any]],
     task_id: str,
     task_path: str,
+    *,
+    elsewhere: bool,
 ) -> Put:
     """Return the rows of what a task wrote. Raises what `serde` raises."""
     configurable = config["configurable"]  # pyright: ignore[reportTypedDictNotRequiredAccess]  # LangGraph sets it
@@ -144,7 +148,9 @@ def write_rows(
         )
         for index, (channel, value) in enumerate(writes)
     ]
-    return Put(fence, writes=rows, replaces=all(channel in WRITES_IDX_MAP for channel, _ in writes))
+    return Put(
+        fence, writes=rows, replaces=all(channel in WRITES_IDX_MAP for channel, _ in writes), elsewhere=elsewhere
+    )
 
 
 def _stored_values(

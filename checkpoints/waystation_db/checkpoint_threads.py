@@ -1,8 +1,9 @@
 """What is done with all checkpoints of a thread or of a run at once: delete, copy, count. One function per statement
-(copying is one transaction of three); all may be repeated after a lost connection."""
+(copying and deleting for runs are transactions of three); all may be repeated after a lost connection."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
@@ -12,13 +13,12 @@ from psycopg.rows import TupleRow
 from waystation_db.sql import load
 
 _sql = load("checkpoints")
-_DELETE_THREAD, _DELETE_FOR_RUNS, _THREADS_OF_RUNS = (
-    _sql["delete_thread"],
-    _sql["delete_for_runs"],
-    _sql["threads_of_runs"],
-)
+_DELETE_THREAD, _THREADS_OF_RUNS = _sql["delete_thread"], _sql["threads_of_runs"]
+_ROLLBACK = (_sql["restore_writes"], _sql["remove_writes"], _sql["delete_for_runs"])
 _COPIES = (_sql["copy_blobs"], _sql["copy_writes"], _sql["copy_checkpoints"])
 _STORAGE = _sql["storage"]
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 Conn = AsyncConnection[TupleRow]
 
@@ -58,15 +58,23 @@ async def delete_thread(conn: Conn, thread_id: str) -> None:
 
 
 async def delete_for_runs(conn: Conn, run_ids: Sequence[str], *, thread_id: str | None = None) -> None:
-    """Delete the checkpoints of runs, with their writes and the values that no other checkpoint of the thread has.
+    """Delete the checkpoints of runs, with their writes and the values that no other checkpoint of the thread has, and
+    undo what they wrote on checkpoints of others, in one transaction. Commits.
 
     Without `thread_id` the threads are searched for, by reading all checkpoints there are.
     """
     if not run_ids:
         return
     thread_ids = [thread_id] if thread_id else await _threads_of_runs(conn, run_ids)
-    if thread_ids:
-        await conn.execute(_DELETE_FOR_RUNS, {"thread_ids": thread_ids, "run_ids": [str(one) for one in run_ids]})
+    arguments = {
+        "thread_ids": thread_ids,
+        "thread_uuids": _uuids(thread_ids),
+        "run_ids": [str(one) for one in run_ids],
+        "run_uuids": _uuids(run_ids),
+    }
+    async with conn.transaction():
+        for statement in _ROLLBACK:
+            await conn.execute(statement, arguments)
 
 
 async def copy_thread(conn: Conn, source: str, target: str) -> None:
@@ -93,6 +101,11 @@ async def storage(conn: Conn, thread_id: str) -> Storage:
         },
         "pending_writes": {"count": writes, "bytes": write_bytes},
     }
+
+
+def _uuids(texts: Sequence[str]) -> list[str]:
+    """Those that can be threads and runs of ours: LangGraph takes any text as the id of a thread."""
+    return [text for text in map(str, texts) if _UUID.fullmatch(text)]
 
 
 async def _threads_of_runs(conn: Conn, run_ids: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, LiteralString
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from waystation_db.checkpoint_rows import Fence, Put
+from waystation_db.checkpoint_rows import Fence, Put, WriteRow
 from waystation_db.errors import DatabaseError, Fenced
 from waystation_db.pg_arrays import bytea_array, int_array, jsonb_array, text_array
 from waystation_db.sql import load
@@ -25,6 +25,7 @@ _LIVE_FENCES, _NO_FENCES = _sql["live_fences"], _sql["no_fences"]
 _SECTIONS: dict[str, LiteralString] = {
     "b": _sql["put_blobs"],
     "c": _sql["put_checkpoints"],
+    "u": _sql["remember_writes"],
     "w": _sql["put_writes"],
     "r": _sql["replace_writes"],
 }
@@ -81,9 +82,16 @@ def _row_arguments(batch: Sequence[Put], numbers: Sequence[int]) -> dict[str, An
         if put.replaces
         for row in put.writes
     }
+    elsewhere = [
+        (n, *_names(put.fence), row)
+        for n, put in zip(numbers, batch, strict=True)
+        if put.fence and put.elsewhere
+        for row in put.writes
+    ]
     return {
         **_blob_arguments(blobs),
         **_checkpoint_arguments(checkpoints.values()),
+        **_memory_arguments(elsewhere),
         **_write_arguments("w", writes),
         **_write_arguments("r", replaced.values()),
     }
@@ -116,6 +124,26 @@ def _checkpoint_arguments(rows: Rows) -> dict[str, Any]:
         "c_parent": text_array(parent),
         "c_checkpoint": jsonb_array(checkpoint),
         "c_metadata": jsonb_array(metadata),
+    }
+
+
+def _names(fence: Fence) -> tuple[str, str, str]:
+    return fence.key.tenant_id, fence.key.thread_id, fence.key.run_id
+
+
+def _memory_arguments(rows: Sequence[tuple[int, str, str, str, WriteRow]]) -> dict[str, Any]:
+    if not rows:
+        return {}
+    fence, tenant, thread, run, row = zip(*rows, strict=True)
+    return {
+        "u_fence": int_array(fence),
+        "u_tenant": text_array(tenant),
+        "u_thread": text_array(thread),
+        "u_run": text_array(run),
+        "u_ns": text_array([one.checkpoint_ns for one in row]),
+        "u_checkpoint": text_array([one.checkpoint_id for one in row]),
+        "u_task": text_array([one.task_id for one in row]),
+        "u_idx": int_array([one.idx for one in row]),
     }
 
 

@@ -71,6 +71,8 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         self._db = db
         self._retry_s = retry_s
         self._fence: Fence | None = None
+        # Ids of checkpoints that this view's run loaded and another run had put.
+        self._elsewhere: set[str] = set()
         self._revoked: OrderedDict[str, None] = OrderedDict()
         self._commits = GroupCommit(self._put_batch, retry_s=retry_s)
 
@@ -78,7 +80,7 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         """Return the view for one attempt of a run: everything it writes is refused with Fenced, by Postgres, unless
         the run is running in this very attempt. Its checkpoints carry the run's id. Costs next to nothing."""
         view = object.__new__(type(self))
-        view.__dict__.update(self.__dict__, _fence=Fence(key, attempt))
+        view.__dict__.update(self.__dict__, _fence=Fence(key, attempt), _elsewhere=set())
         return view
 
     async def aclose(self) -> None:
@@ -118,7 +120,8 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Commit what a task wrote. Raises as `aput` does."""
-        await self._submit(write_rows(self.serde, self._fence, config, writes, task_id, task_path))
+        elsewhere = config["configurable"]["checkpoint_id"] in self._elsewhere  # pyright: ignore[reportTypedDictNotRequiredAccess]  # LangGraph sets it
+        await self._submit(write_rows(self.serde, self._fence, config, writes, task_id, task_path, elsewhere=elsewhere))
 
     async def _submit(self, put: Put) -> None:
         if put.fence and put.fence.key.run_id in self._revoked:
@@ -140,7 +143,7 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         else:
             where = _LATEST
         rows = await self._rows(where, arguments)
-        return checkpoint_tuple(self.serde, rows[0]) if rows else None
+        return self._seen(checkpoint_tuple(self.serde, rows[0])) if rows else None
 
     async def alist(
         self,
@@ -156,7 +159,12 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         if limit is not None:
             where, arguments = f"{where} limit %s", [*arguments, int(limit)]
         for row in await self._rows(where, arguments):
-            yield checkpoint_tuple(self.serde, row)
+            yield self._seen(checkpoint_tuple(self.serde, row))
+
+    def _seen(self, found: CheckpointTuple) -> CheckpointTuple:
+        if self._fence and found.metadata.get("run_id") != self._fence.key.run_id:
+            self._elsewhere.add(found.checkpoint["id"])
+        return found
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]

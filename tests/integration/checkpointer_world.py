@@ -23,6 +23,11 @@ insert into run (thread_id, run_id, assistant_id, graph_id, kwargs, status, atte
 values (%(thread)s, %(run)s, gen_random_uuid(), 'g', '{}', 'running', %(attempt)s, now() + interval '1 hour')
 """
 
+_NEXT = """
+insert into run (thread_id, run_id, assistant_id, graph_id, kwargs, status, attempt, lease_expires_at)
+values (%(thread)s, %(run)s, gen_random_uuid(), 'g', '{}', 'running', 1, now() + interval '1 hour')
+"""
+
 
 @asynccontextmanager
 async def opened(db: Database, **options: Any) -> AsyncGenerator[PostgresCheckpointer]:
@@ -39,6 +44,18 @@ async def running_run(db: Database, *, attempt: int = 1) -> RunKey:
     key = RunKey("default", str(uuid.uuid4()), str(uuid.uuid4()))
     async with db.connection() as conn:
         await conn.execute(_RUNNING, {"thread": key.thread_id, "run": key.run_id, "attempt": attempt})
+    return key
+
+
+async def next_run(db: Database, thread_id: str) -> RunKey:
+    """The run that follows on a thread of `running_run`; the one before has ended."""
+    key = RunKey("default", thread_id, str(uuid.uuid4()))
+    async with db.connection() as conn, conn.transaction():
+        await conn.execute(
+            "update run set status = 'success', ended_at = now(), lease_expires_at = null where thread_id = %s",
+            (thread_id,),
+        )
+        await conn.execute(_NEXT, {"thread": thread_id, "run": key.run_id})
     return key
 
 

@@ -12,6 +12,7 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels.delta import DeltaChannel
 from langgraph.graph import START, StateGraph
+from langgraph.types import Command, interrupt
 from typing_extensions import TypedDict
 
 from integration.checkpointer_world import (
@@ -19,6 +20,7 @@ from integration.checkpointer_world import (
     checkpoint_of,
     config_of,
     count,
+    next_run,
     opened,
     put,
     running_run,
@@ -75,10 +77,7 @@ async def test_rolled_back_run_leaves_the_state_and_the_rows_from_before_it(
     )
     await _graph(saver).ainvoke({"log": ["z"]}, config_of(neighbour))
     before = await _rows(db, thread_id)
-    async with db.connection() as conn:
-        await conn.execute("delete from run where run_id = %s", (first.run_id,))
-        await conn.execute("delete from thread where thread_id = %s", (thread_id,))
-    second = await running_run(db)
+    second = await next_run(db, thread_id)
     await graph.ainvoke(
         {"log": ["b"]},
         {
@@ -93,6 +92,64 @@ async def test_rolled_back_run_leaves_the_state_and_the_rows_from_before_it(
     assert await values_of(saver, thread_id) == {"log": ["a", "1"]}
     assert await _rows(db, thread_id) == before
     assert await values_of(saver, neighbour) == {"log": ["z", "1"]}
+
+
+class Asked(TypedDict):
+    answers: Annotated[list[str], operator.add]
+
+
+def _asking_graph() -> Any:
+    def ask(state: Asked) -> Asked:
+        return {"answers": [interrupt("first?"), interrupt("second?")]}
+
+    def quick(state: Asked) -> Asked:
+        return {"answers": ["quick"]}
+
+    builder: Any = StateGraph(Asked)
+    builder.add_node("ask", ask)
+    builder.add_node("quick", quick)
+    builder.add_edge(START, "ask")
+    builder.add_edge(START, "quick")
+    return builder.compile()
+
+
+async def _writes(db: Database, thread_id: str) -> list[Any]:
+    async with db.connection() as conn:
+        cursor = await conn.execute(
+            "select * from checkpoint_writes where thread_id = %s order by 1, 2, 3, 4, 5", (thread_id,)
+        )
+        return await cursor.fetchall()
+
+
+@pytest.mark.parametrize("answers", [["one"], ["one", "two"]])
+async def test_rolled_back_answer_leaves_the_question_as_it_was(
+    db: Database, saver: PostgresCheckpointer, answers: list[str]
+) -> None:
+    graph = _asking_graph()
+    first = await running_run(db)
+    thread_id = first.thread_id
+    config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
+    await graph.ainvoke({"answers": []}, _with(config, saver.for_run(first, 1)))
+    graph.checkpointer = saver
+    before, writes = await graph.aget_state(config), await _writes(db, thread_id)
+
+    for _ in range(2):  # again: what the first one remembered must not be in the way
+        second = await next_run(db, thread_id)
+        for answer in answers:
+            await graph.ainvoke(Command(resume=answer), _with(config, saver.for_run(second, 1)))
+        assert await graph.aget_state(config) != before
+        await saver.adelete_for_runs([second.run_id], thread_id=thread_id)
+
+        assert await graph.aget_state(config) == before
+        assert await _writes(db, thread_id) == writes
+    third = await next_run(db, thread_id)
+    await graph.ainvoke(Command(resume="one"), _with(config, saver.for_run(third, 1)))
+    done = await graph.ainvoke(Command(resume="two"), _with(config, saver.for_run(third, 1)))
+    assert done == {"answers": ["one", "two", "quick"]}
+
+
+def _with(config: RunnableConfig, view: PostgresCheckpointer) -> RunnableConfig:
+    return {"configurable": {**config.get("configurable", {}), "__pregel_checkpointer": view}}
 
 
 async def test_rolled_back_run_can_put_nothing_more(db: Database, saver: PostgresCheckpointer) -> None:

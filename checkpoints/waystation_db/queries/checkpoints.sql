@@ -1,7 +1,7 @@
 -- LangGraph's own tables in the layout of langgraph-checkpoint-postgres. The write of a batch is put together from the
 -- fragments below into one statement, so that it is one round trip and one transaction without saying so:
--- fence (or no_fence), then what the batch has of put_blobs, put_checkpoints, put_writes, replace_writes, then
--- live_fences (or no_fences).
+-- fence (or no_fence), then what the batch has of put_blobs, put_checkpoints, remember_writes, put_writes and
+-- replace_writes, then live_fences (or no_fences).
 
 -- name: fence
 -- The attempts of this batch that still hold their runs, locked until the commit, so that no sweep comes in between.
@@ -54,6 +54,35 @@ heads as (
     where c.fence in (select n from allowed)
     on conflict (thread_id, checkpoint_ns, checkpoint_id) do update
     set checkpoint = excluded.checkpoint, metadata = excluded.metadata
+)
+
+-- name: remember_writes
+-- What stood where a run now writes on a checkpoint of another run; what earlier runs of the thread had to remember
+-- is of no more use. All of a statement sees the tables as they were before it.
+forgotten as (
+    delete from checkpoint_write_before b
+    using unnest(%(u_fence)s, %(u_tenant)s, %(u_thread)s, %(u_run)s) as u (fence, tenant_id, thread_id, run_id)
+    where u.fence in (select n from allowed)
+        and b.tenant_id = u.tenant_id and b.thread_id = u.thread_id::uuid and b.run_id <> u.run_id::uuid
+),
+remembered as (
+    insert into checkpoint_write_before
+        (tenant_id, thread_id, run_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, blob)
+    select
+        u.tenant_id, u.thread_id::uuid, u.run_id::uuid, u.checkpoint_ns, u.checkpoint_id, u.task_id, u.idx,
+        w.task_path, w.channel, w.type, w.blob
+    from unnest(
+            %(u_fence)s, %(u_tenant)s, %(u_thread)s, %(u_run)s, %(u_ns)s, %(u_checkpoint)s, %(u_task)s, %(u_idx)s
+        ) as u (fence, tenant_id, thread_id, run_id, checkpoint_ns, checkpoint_id, task_id, idx)
+    left join checkpoint_writes w
+        on w.thread_id = u.thread_id
+        and w.checkpoint_ns = u.checkpoint_ns
+        and w.checkpoint_id = u.checkpoint_id
+        and w.task_id = u.task_id
+        and w.idx = u.idx
+    where u.fence in (select n from allowed)
+    -- A second write of the same run does not change what was there before it.
+    on conflict do nothing
 )
 
 -- name: put_writes
@@ -157,6 +186,33 @@ on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) do nothing
 -- name: threads_of_runs
 -- The threads in which runs left checkpoints. Reads every checkpoint: whoever knows the thread does without.
 select distinct thread_id from checkpoints where metadata ->> 'run_id' = any(%(run_ids)s)
+
+-- name: restore_writes
+-- What runs overwrote on checkpoints of other runs, as it was.
+update checkpoint_writes w
+set task_path = b.task_path, channel = b.channel, type = b.type, blob = b.blob
+from checkpoint_write_before b
+where b.thread_id = any(%(thread_uuids)s::uuid[])
+    and b.run_id = any(%(run_uuids)s::uuid[])
+    and b.channel is not null
+    and w.thread_id = b.thread_id::text
+    and w.checkpoint_ns = b.checkpoint_ns
+    and w.checkpoint_id = b.checkpoint_id
+    and w.task_id = b.task_id
+    and w.idx = b.idx
+
+-- name: remove_writes
+-- What runs added on checkpoints of other runs.
+delete from checkpoint_writes w
+using checkpoint_write_before b
+where b.thread_id = any(%(thread_uuids)s::uuid[])
+    and b.run_id = any(%(run_uuids)s::uuid[])
+    and b.channel is null
+    and w.thread_id = b.thread_id::text
+    and w.checkpoint_ns = b.checkpoint_ns
+    and w.checkpoint_id = b.checkpoint_id
+    and w.task_id = b.task_id
+    and w.idx = b.idx
 
 -- name: delete_for_runs
 -- The checkpoints of runs, their pending writes, and the values that no other checkpoint has.
