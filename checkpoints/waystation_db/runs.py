@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, LiteralString, cast
 
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import TupleRow
@@ -33,6 +33,8 @@ from waystation_db.rows import (
 from waystation_db.sql import load
 
 _q = load("runs")
+_CLAIM_ORDINARY: LiteralString = "\n".join([_q["claim_due"], _q["claim_ordinary"], _q["claim_them"]])
+_CLAIM_LAST_CHANCE: LiteralString = "\n".join([_q["claim_due"], _q["claim_last_chances"], _q["claim_them"]])
 
 Conn = AsyncConnection[TupleRow]
 
@@ -205,10 +207,21 @@ async def forget_idempotency(conn: Conn) -> int:
     return (await conn.execute(_q["forget_idempotency"])).rowcount
 
 
-async def claim_next(conn: Conn, worker_id: str, *, limit: int, lease_s: float) -> list[ClaimedRun]:
-    """Claim up to `limit` runs that are due, at most one per thread. Commits."""
-    params = {"worker_id": worker_id, "limit": limit, "lease_s": lease_s}
-    cur = await conn.execute(_q["claim_next"], params)
+async def claim_next(conn: Conn, worker_id: str, *, limit: int, lease_s: float, max_crashes: int) -> list[ClaimedRun]:
+    """Claim up to `limit` runs that are due, at most one per thread, and no last chances. Commits."""
+    return await _claim(conn, _CLAIM_ORDINARY, worker_id, limit, lease_s, max_crashes)
+
+
+async def claim_last_chance(conn: Conn, worker_id: str, *, lease_s: float, max_crashes: int) -> list[ClaimedRun]:
+    """Claim a run that ends in an error if its process dies once more; never two of them for one process. Commits."""
+    return await _claim(conn, _CLAIM_LAST_CHANCE, worker_id, 1, lease_s, max_crashes)
+
+
+async def _claim(
+    conn: Conn, statement: LiteralString, worker_id: str, limit: int, lease_s: float, max_crashes: int
+) -> list[ClaimedRun]:
+    params = {"worker_id": worker_id, "limit": limit, "lease_s": lease_s, "max_crashes": max_crashes}
+    cur = await conn.execute(statement, params)
     return [ClaimedRun(RunKey(*row[:3]), *row[3:]) for row in await cur.fetchall()]
 
 
@@ -275,7 +288,6 @@ async def finish_rolled_back(
     key: RunKey,
     attempt: int,
     *,
-    resting_status: RestingStatus,
     values: str | None,
     interrupts: str,
     error: str | None,
@@ -284,7 +296,6 @@ async def finish_rolled_back(
     `finish`."""
     params = _key_params(key) | {
         "attempt": attempt,
-        "resting_status": resting_status,
         "values": values,
         "interrupts": interrupts,
         "error": error,

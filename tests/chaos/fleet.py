@@ -39,6 +39,8 @@ class Node:
     def __init__(self, fleet: Fleet, name: str, *args: str, port: int = 0) -> None:
         self.name = name
         self.port = port
+        self._fleet = fleet
+        self._args = args
         self.log_path = fleet.directory / f"{name}.log"
         self._zygote = fleet.zygote
         order = {"argv": args, "env": fleet.environment, "log": str(self.log_path)}
@@ -71,6 +73,10 @@ class Node:
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
+
+    def again(self) -> Node:
+        """Another process with the same command and port."""
+        return self._fleet.add(Node(self._fleet, self.name, *self._args, port=self.port))
 
     async def ended(self, within_s: float) -> int:
         """Wait for the process to exit by itself; its exit code."""
@@ -134,42 +140,49 @@ class Fleet:
         self.nodes: list[Node] = []
         self._config = str(PROJECT / "langgraph.json")
 
+    def dev(self, project: Path, *, port: int | None = None) -> Node:
+        """`waystation dev` of a copy of the project, in one process."""
+        config = str(project / "langgraph.json")
+        return self._served("dev", "dev", "-c", config, "--no-reload", "--no-browser", port=port)
+
     def alone(self, name: str = "alone", *, port: int | None = None) -> Node:
-        """API and worker in one process, no other beside it."""
-        args = ("serve", "-c", self._config, "--with-worker", "--worker-id", "alone")
-        return self._served(name, *args, port=port)
+        """API and worker in one process."""
+        return self._served(name, "serve", "-c", self._config, "--with-worker", port=port)
 
     def api(self, name: str = "api", *, port: int | None = None) -> Node:
         return self._served(name, "serve", "-c", self._config, port=port)
 
     def worker(self, name: str) -> Node:
-        return self._add(Node(self, name, "worker", "-c", self._config))
+        return self.add(Node(self, name, "worker", "-c", self._config))
 
     def workers(self, count: int) -> list[Node]:
         return [self.worker(f"worker-{n}") for n in range(count)]
 
     def end(self) -> None:
+        """Kill what still runs."""
         for node in self.nodes:
             if node.is_alive:
                 node.kill()
 
     def _served(self, name: str, *args: str, port: int | None) -> Node:
         port = port or free_port()
-        return self._add(Node(self, name, *args, "--port", str(port), port=port))
+        return self.add(Node(self, name, *args, "--host", "127.0.0.1", "--port", str(port), port=port))
 
-    def _add(self, node: Node) -> Node:
+    def add(self, node: Node) -> Node:
         self.nodes.append(node)
         return node
 
 
 @contextmanager
 def fleet_of(
-    directory: Path, database_uri: str, *, redis_url: str | None = None, **settings: str
+    directory: Path, database_uri: str | None, *, redis_url: str | None = None, **settings: str
 ) -> Generator[Fleet]:
     """A fleet on this database, with quick leases; `settings` are environment variables that win over these."""
     ours = ("WAYSTATION_", "DATABASE_", "POSTGRES_", "REDIS_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    environment |= {**QUICK, "DATABASE_URI": database_uri, "PYTHONUNBUFFERED": "1", **settings}
+    environment |= {**QUICK, "PYTHONUNBUFFERED": "1", **settings}
+    if database_uri is not None:
+        environment["DATABASE_URI"] = database_uri
     if redis_url is not None:
         environment["REDIS_URI"] = redis_url
     directory.mkdir(parents=True, exist_ok=True)

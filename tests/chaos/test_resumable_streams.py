@@ -16,7 +16,7 @@ import pytest
 from chaos.fleet import Fleet, Node, fleet_of
 from chaos.runs_api import client_of
 from chaos.streams import Reader, assert_whole, whole_stream
-from chaos.witness import Witness
+from chaos.witness import Witness, say
 from services import Valkey
 
 pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(180)]
@@ -48,7 +48,7 @@ class Readers:
         run_ids = [reader.run.run_id for reader in self.readers if reader.run]
         counted = await self.witness.check(run_ids)
         events, connections = sum(len(r.events) for r in self.readers), sum(r.connections for r in self.readers)
-        print(f"{events} events over {connections} connections, {sum(attempts)} attempts, {counted}")
+        say(f"{events} events over {connections} connections, {sum(attempts)} attempts, {counted}")
         assert connections > 3 * READERS
         return attempts
 
@@ -57,7 +57,7 @@ class Readers:
 async def reading(directory: Path, database_uri: str, redis: Valkey | None) -> AsyncGenerator[Readers]:
     """From the moment in which all runs are under way."""
     seed = random.randrange(2**32)
-    print(f"seed {seed}")
+    say(f"seed {seed}")
     redis_url = redis.url if redis else None
     with fleet_of(directory, database_uri, redis_url=redis_url, RESUMABLE_STREAM_TTL_SECONDS="600") as fleet:
         witness = await Witness(database_uri, fleet.executions).install()
@@ -104,9 +104,7 @@ async def test_an_emptied_redis_leaves_no_gap(
         assert set(await load.all_whole()) == {1}
 
 
-async def test_a_lost_redis_leaves_no_gap(
-    tmp_path: Path, database_uri: str, make_redis: Callable[[], Valkey]
-) -> None:
+async def test_a_lost_redis_leaves_no_gap(tmp_path: Path, database_uri: str, make_redis: Callable[[], Valkey]) -> None:
     redis = make_redis()
     async with reading(tmp_path, database_uri, redis) as load:
         await load.witness.until_started(2 * READERS)

@@ -14,7 +14,7 @@ import pytest
 
 from chaos.fleet import Fleet, Node, fleet_of
 from chaos.runs_api import Accepted, body, client_of, joined, submit, submit_many
-from chaos.witness import Counted, Witness
+from chaos.witness import Counted, Witness, say
 from services import Valkey
 from waystation_db.embedded import EmbeddedPostgres
 from waystation_db.migrate import migrate
@@ -87,7 +87,7 @@ async def test_a_killed_workers_runs_go_on_elsewhere(
         load.workers[0].kill()
         load.fleet.worker("replacement")
         counted = await load.all_right()
-    print(f"kill -9: {counted}")
+    say(f"kill -9: {counted}")
     assert counted.crashes > 0
     assert counted.repeated_steps <= 2 * counted.crashes
 
@@ -104,7 +104,7 @@ async def test_a_worker_that_wakes_after_its_lease_writes_nothing(
         frozen.thaw()
         counted = await load.all_right()
         assert frozen.is_alive, frozen.log()
-    print(f"SIGSTOP: {counted}")
+    say(f"SIGSTOP: {counted}")
     assert counted.crashes >= len(held)
 
 
@@ -117,7 +117,7 @@ async def test_a_rolling_restart_fails_nothing_and_repeats_nothing(
             worker.terminate()
             assert await worker.ended(within_s=25) == 0, worker.log()
         counted = await load.all_right()
-    print(f"SIGTERM: {counted}")
+    say(f"SIGTERM: {counted}")
     assert counted.attempts > RUNS
     assert counted.crashes == 0
     assert counted.repeated_steps == 0
@@ -132,7 +132,7 @@ async def test_flushing_redis_costs_nothing(
             redis.flush()
             await load.witness.until_started(started)
         counted = await load.all_right()
-    print(f"flushall: {counted}")
+    say(f"flushall: {counted}")
     assert (counted.crashes, counted.repeated_steps, counted.attempts) == (0, 0, RUNS)
 
 
@@ -152,7 +152,7 @@ async def test_runs_and_waiters_go_on_while_redis_is_down_for_20_s(
         run = await submit(load.client, "steps", {"steps": 2, "delay_s": 0.1})
         assert (await joined(load.client, run))["done"] == [1, 2]
         assert all(node.is_alive for node in load.fleet.nodes)
-    print(f"Redis down: {counted}")
+    say(f"Redis down: {counted}")
     assert (counted.crashes, counted.repeated_steps, counted.attempts) == (0, 0, RUNS)
 
 
@@ -166,7 +166,7 @@ async def test_runs_go_on_while_redis_hangs(
             counted = await load.all_right()
         finally:
             redis.unpause()
-    print(f"Redis hangs: {counted}")
+    say(f"Redis hangs: {counted}")
     assert (counted.crashes, counted.repeated_steps) == (0, 0)
 
 
@@ -180,7 +180,7 @@ async def test_an_immediate_restart_of_postgres_ends_no_run(
             await asyncio.sleep(0.5)
         counted = await load.all_right()
         assert all(node.is_alive for node in load.fleet.nodes)
-    print(f"Postgres restarted twice: {counted}")
+    say(f"Postgres restarted twice: {counted}")
     assert counted.repeated_steps <= 2 * (counted.attempts - RUNS)
 
 
@@ -200,7 +200,7 @@ async def test_postgres_may_be_away_for_8_s(
         await load.witness.ask("delete from run where run_id = %s::uuid returning 1", run.run_id)
         counted = await load.all_right()
         assert all(node.is_alive for node in load.fleet.nodes)
-    print(f"Postgres down 8 s: {counted}; a new run after its return: {new_run_s:.2f} s")
+    say(f"Postgres down 8 s: {counted}; a new run after its return: {new_run_s:.2f} s")
     assert new_run_s < 5
 
 

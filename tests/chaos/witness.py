@@ -1,12 +1,13 @@
 """What happened, seen from outside: from triggers in the database and from the file that the nodes append to.
 
-`check` holds for every fault: every run final and once, every thread free, no write of a stale attempt, no committed step
-executed again. It returns what was counted.
+`check` holds for every fault: every run final and once, every thread free, no write of a stale attempt, no committed
+step executed again. It returns what was counted.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
@@ -103,7 +104,9 @@ class Witness:
         """Wait until each of these attempts has a successor."""
         deadline = time.monotonic() + within_s
         while True:
-            rows = await self.ask("select run_id::text, attempt from run where run_id = any(%s::uuid[])", [r for r, _ in held])
+            rows = await self.ask(
+                "select run_id::text, attempt from run where run_id = any(%s::uuid[])", [run for run, _ in held]
+            )
             attempts = dict(rows)
             if all(attempts[run] > attempt for run, attempt in held):
                 return
@@ -127,7 +130,8 @@ class Witness:
         """Everything that no fault may break; `status` is how all of the runs must have ended."""
         counted = Counted(runs=len(run_ids))
         rows = await self.ask(
-            "select run_id::text, status, attempt, crashes, error from run where run_id = any(%s::uuid[])", list(run_ids)
+            "select run_id::text, status, attempt, crashes, error from run where run_id = any(%s::uuid[])",
+            list(run_ids),
         )
         assert len(rows) == len(run_ids)
         for _run, became, attempt, crashes, error in rows:
@@ -142,12 +146,15 @@ class Witness:
 
     async def check_statuses(self) -> None:
         """Each run became final once and stayed so, one at a time ran per thread, and no thread is left busy."""
-        rows = await self.ask("select thread_id::text, run_id::text, was, became, attempt from witness_status order by id")
+        rows = await self.ask(
+            "select thread_id::text, run_id::text, was, became, attempt from witness_status order by id"
+        )
         ended: dict[str, str] = {}
         running: dict[str, str] = {}
         attempts: dict[str, int] = defaultdict(int)
         for thread, run, was, became, attempt in rows:
-            assert run not in ended, f"run {run} was {ended[run]} and became {became}"
+            assert ended.get(run) != "deleted", f"run {run} was deleted and became {became}"
+            assert run not in ended or became == "deleted", f"run {run} was {ended[run]} and became {became}"
             assert attempt >= attempts[run], f"the attempt of {run} went back"
             attempts[run] = attempt
             if became == "running" and was != "running":
@@ -155,11 +162,11 @@ class Witness:
                 running[thread] = run
             elif running.get(thread) == run and became != "running":
                 del running[thread]
-            if became in FINAL:
+            if became in FINAL or became == "deleted":
                 ended[run] = became
         busy = await self.ask(
-            "select thread_id::text, status, active_runs from thread t where (status = 'busy' or active_runs > 0) and not"
-            " exists (select from run r where r.thread_id = t.thread_id and r.status in ('pending', 'running'))"
+            "select thread_id::text, status, active_runs from thread t where (status = 'busy' or active_runs > 0)"
+            " and not exists (select from run r where r.thread_id = t.thread_id and r.status in ('pending', 'running'))"
         )
         assert not busy, f"threads left busy: {busy}"
 
@@ -200,6 +207,11 @@ class Witness:
         )
         found = dict(rows)
         return [found[run] for run in run_ids]
+
+
+def say(text: str) -> None:
+    """Tell what was counted; pytest shows it with -s, and when a test fails."""
+    sys.stdout.write(text + "\n")
 
 
 def _split(line: str) -> tuple[str, str, str, str]:

@@ -6,14 +6,17 @@ create table witness_status (
 );
 create function witness_run() returns trigger language plpgsql as $$
 begin
-    if tg_op = 'INSERT' or old.status is distinct from new.status or old.attempt is distinct from new.attempt then
+    if tg_op = 'DELETE' then
+        insert into witness_status (thread_id, run_id, was, became, attempt, crashes, claimed_by)
+        values (old.thread_id, old.run_id, old.status, 'deleted', old.attempt, old.crashes, old.claimed_by);
+    elsif tg_op = 'INSERT' or old.status is distinct from new.status or old.attempt is distinct from new.attempt then
         insert into witness_status (thread_id, run_id, was, became, attempt, crashes, claimed_by)
         values (new.thread_id, new.run_id, case when tg_op = 'UPDATE' then old.status end, new.status, new.attempt,
                 new.crashes, new.claimed_by);
     end if;
     return null;
 end $$;
-create trigger witness_run after insert or update on run for each row execute function witness_run();
+create trigger witness_run after insert or update or delete on run for each row execute function witness_run();
 
 create table witness_write (
     id bigserial primary key, kind text, run_id uuid, attempt int, step int, current_attempt int, current_status text,

@@ -1,4 +1,4 @@
-"""Imports the server once and forks a process of it whenever a line on stdin asks for one: a start takes 0.1 s and not 3.
+"""Imports the server once and forks a process of it whenever a line on stdin asks for one: a start takes 0.1 s, not 3.
 
 Speaks JSON lines. {"argv", "env", "log"} → {"pid"}; {"poll": pid} → {"code": null while it runs}. Ends with its stdin,
 and its children with it.
@@ -6,6 +6,7 @@ and its children with it.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -13,14 +14,25 @@ import sys
 import traceback
 from typing import Any
 
-from chaos import node
+from waystation.cli import commands
 
-# What the processes would import one by one; none of it may start a thread.
-import langchain_core.messages  # noqa: F401  # isort: skip
-import langgraph.graph  # noqa: F401  # isort: skip
+# What the commands import one by one; none of it starts a thread.
+_WARM = (
+    "waystation.cli.production",
+    "waystation.cli.dev",
+    "waystation.cli.dev_server",
+    "langgraph.graph",
+    "langgraph.types",
+    "langchain_core.messages",
+    "redis.asyncio",
+    "uvicorn.lifespan.on",
+    "uvicorn.protocols.http.httptools_impl",
+)
 
 
 def main() -> None:
+    for name in _WARM:
+        importlib.import_module(name)
     codes: dict[int, int | None] = {}
     for line in sys.stdin:
         order: dict[str, Any] = json.loads(line)
@@ -58,7 +70,8 @@ def _become(order: dict[str, Any]) -> None:
     os.environ.update(order["env"])
     code = 1
     try:
-        code = node.main(order["argv"]) or 0
+        commands.app(order["argv"])
+        code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:

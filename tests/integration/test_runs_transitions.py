@@ -58,7 +58,11 @@ async def enqueue(conn: Conn, run: NewRun) -> CreatedRun:
 
 
 async def claim(conn: Conn, *, limit: int = 10) -> list[ClaimedRun]:
-    return await runs.claim_next(conn, "w", limit=limit, lease_s=10)
+    return await runs.claim_next(conn, "w", limit=limit, lease_s=10, max_crashes=3)
+
+
+async def claim_last_chance(conn: Conn) -> list[ClaimedRun]:
+    return await runs.claim_last_chance(conn, "w", lease_s=10, max_crashes=3)
 
 
 async def finish(conn: Conn, key: RunKey, attempt: int, *, cancelled: bool = False) -> int | None:
@@ -231,6 +235,24 @@ async def test_events_of_a_later_attempt_have_later_ids(db: Database) -> None:
         assert again.crashes == 0
 
 
+async def test_last_chances_are_claimed_one_by_one_and_apart_from_other_runs(db: Database) -> None:
+    async with db.connection() as conn:
+        await assistant(conn)
+        suspects = [new_run(await thread(conn)) for _ in range(2)]
+        for run in suspects:
+            await create(conn, run)
+        for _ in range(2):
+            for claimed in await claim(conn):
+                await expire(conn, claimed.key)
+            await runs.sweep_expired(conn, max_crashes=3, lease_s=10)
+        healthy = new_run(await thread(conn))
+        await create(conn, healthy)
+        assert [run.key for run in await claim(conn)] == [healthy.key]
+        first, second = await claim_last_chance(conn), await claim_last_chance(conn)
+        assert [run.key for run in first + second] == [run.key for run in suspects]
+        assert (len(first), first[0].attempt, first[0].crashes) == (1, 3, 2)
+
+
 async def test_run_that_crashes_too_often_is_ended(db: Database) -> None:
     async with db.connection() as conn:
         await assistant(conn)
@@ -240,7 +262,7 @@ async def test_run_that_crashes_too_often_is_ended(db: Database) -> None:
             await expire(conn, run.key)
             assert await runs.bury_poisoned(conn, max_crashes=3, lease_s=10, error="{}") == []
             assert await runs.sweep_expired(conn, max_crashes=3, lease_s=10) == [(run.key, attempt)]
-            assert len(await claim(conn)) == 1
+            assert len(await claim(conn) or await claim_last_chance(conn)) == 1
         await expire(conn, run.key)
         assert await runs.sweep_expired(conn, max_crashes=3, lease_s=10) == []
         (buried,) = await runs.bury_poisoned(conn, max_crashes=3, lease_s=10, error='{"error": "WorkerLost"}')
@@ -326,9 +348,7 @@ async def test_rolled_back_run_is_gone_and_its_thread_free(db: Database) -> None
             await runs.wish_cancel(
                 conn, TENANT, run.key.thread_id, run_ids=[run.key.run_id], action="rollback", reason=None
             )
-        left = await runs.finish_rolled_back(
-            conn, run.key, 1, resting_status="idle", values=None, interrupts="{}", error=None
-        )
+        left = await runs.finish_rolled_back(conn, run.key, 1, values=None, interrupts="{}", error=None)
         assert left == 0
         assert await runs.run_state(conn, run.key) is None
         assert await thread_row(conn, run.key.thread_id) == ("idle", 0)

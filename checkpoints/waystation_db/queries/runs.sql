@@ -142,9 +142,11 @@ where tenant_id = %(tenant_id)s and key = %(key)s;
 delete from run_idempotency
 where created_at < now() - interval '1 day';
 
--- name: claim_next
--- Claims up to `limit` pending runs: of each idle thread the oldest that is due. Locked threads and runs are left to
--- whoever holds them.
+-- A claim is put together from claim_due, claim_ordinary or claim_last_chances, and claim_them.
+
+-- name: claim_due
+-- Up to `limit` pending runs: of each idle thread the oldest that is due. Locked threads and runs are left to whoever
+-- holds them.
 with candidate as (
     select r.tenant_id, r.thread_id, r.run_id
     from run r
@@ -161,6 +163,17 @@ with candidate as (
             and earlier.status = 'pending' and earlier.run_after <= now()
             and (earlier.created_at, earlier.run_id) < (r.created_at, r.run_id)
       )
+
+-- name: claim_ordinary
+-- Not those that are executed for the last time if their process dies again: see claim_last_chances.
+      and (r.crashes = 0 or r.crashes + 1 < %(max_crashes)s)
+
+-- name: claim_last_chances
+-- A process tries one of these at a time: if it dies, one of them took it down, and not its neighbour.
+      and r.crashes > 0 and r.crashes + 1 >= %(max_crashes)s
+
+-- name: claim_them
+-- Makes them this worker's.
     order by r.priority desc, r.run_after, r.created_at
     limit %(limit)s
     for no key update of r, t skip locked
@@ -235,7 +248,8 @@ where thread.tenant_id = %(tenant_id)s and thread.thread_id = %(thread_id)s
 returning thread.active_runs;
 
 -- name: finish_rolled_back
--- Deletes a rolled-back run, whose checkpoints are gone already, and gives its thread the face of the state before it.
+-- Deletes a rolled-back run, whose checkpoints are gone already, and gives its thread the face of the state before it. Its
+-- status is again what it was: the state alone does not tell a failed run from one that was stopped.
 with t as (
     select tenant_id, thread_id
     from thread
@@ -250,8 +264,7 @@ with t as (
 )
 update thread
 set active_runs = thread.active_runs - 1,
-    status = case when thread.active_runs > 1 then 'busy' else %(resting_status)s end,
-    resting_status = %(resting_status)s,
+    status = case when thread.active_runs > 1 then 'busy' else thread.resting_status end,
     "values" = %(values)s::jsonb,
     interrupts = %(interrupts)s::jsonb,
     error = %(error)s::jsonb,

@@ -23,6 +23,8 @@ _NOISE = ("ASGI callable returned without completing response.",)
 
 def configure_logs(*, level: str = "INFO", as_json: bool = False, color: bool = False) -> None:
     """Send every logger of the process to stdout. `level` is the least severe one that is shown."""
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        reconfigure(errors="backslashreplace")  # what graphs raise may hold what no encoding has
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

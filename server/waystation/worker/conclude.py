@@ -6,6 +6,8 @@ instead.
 
 from __future__ import annotations
 
+import contextlib
+
 import structlog
 
 from waystation.events import EventLog
@@ -17,7 +19,7 @@ from waystation.worker.outcomes import Failed, HandedOver, Lost, Outcome, Stoppe
 from waystation.worker.reasons import Cancelled
 from waystation.worker.run_config import graph_config
 from waystation_db import runs
-from waystation_db.errors import DatabaseError, Fenced
+from waystation_db.errors import DatabaseError, DatabaseUnavailable, Fenced
 from waystation_db.rows import ClaimedRun
 
 log = structlog.get_logger(__name__)
@@ -37,7 +39,8 @@ class Concluder:
                 case Lost():
                     return
                 case HandedOver():
-                    await execution.publisher.flush()
+                    with contextlib.suppress(DatabaseUnavailable):  # nobody has seen what was not kept
+                        await execution.publisher.flush()
                     await self._finisher.release(execution.claimed)
                 case Stopped(reason=Cancelled(action="rollback") as reason):
                     await self._roll_back(execution.claimed, reason)
@@ -66,19 +69,20 @@ class Concluder:
     async def _roll_back(self, run: ClaimedRun, reason: Cancelled) -> None:
         """Delete what the run wrote, then the run. In this order: a crash in between leaves the wish, and it is done
         again."""
-        await self._side.saver.adelete_for_runs([run.key.run_id])
+        await self._side.saver.adelete_for_runs([run.key.run_id], thread_id=run.key.thread_id)
         face = await self._face(run) or ThreadFace(None, b"{}", "idle", ())
-        await self._finisher.write_rollback(run, reason, face, face.resting_status)
+        await self._finisher.write_rollback(run, reason, face)
 
     async def _face(self, run: ClaimedRun) -> ThreadFace | None:
         """What the thread shows now; None when its state cannot be read, and its row then stays as it is."""
         config = graph_config(run, saver=self._side.saver, at_head=True)
         try:
             async with self._side.catalog.open(run.graph_id, access="threads.read", config=config) as graph:
+                self._side.saver.allow_types_of(graph)
                 return thread_face(await graph.aget_state(config, subgraphs=True))
         except DatabaseError:
             raise
-        except Exception:
+        except (Exception, SystemExit, KeyboardInterrupt):
             # User code (a factory, a state's types) runs here; its failure must not keep the run from becoming final.
             log.warning("the thread's state could not be read after the run", exc_info=True)
             return None

@@ -12,7 +12,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import orjson
 import structlog
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
@@ -27,6 +26,7 @@ from waystation.worker.resume_point import AnyGraph, resume_point
 from waystation.worker.run_config import graph_config, graph_context, graph_input
 from waystation.worker.wire import Wire, error_event, metadata_event
 from waystation_db.errors import DatabaseUnavailable, Fenced
+from waystation_db.json import dumps
 from waystation_db.rows import ClaimedRun
 
 log = structlog.get_logger(__name__)
@@ -65,6 +65,8 @@ class Execution:
         """Stop as soon as possible. A later reason replaces an earlier one only if it is a lost lease."""
         if self._reason is None or isinstance(reason, FencedOff):
             self._reason = reason
+            # A node that swallows the cancellation comes to its end some day: no other step may follow then.
+            self._control.request_drain()
             self._stopping.set()
 
     def drain(self) -> None:
@@ -127,7 +129,7 @@ class Execution:
             return HandedOver()
         except BaseException as e:  # a node may raise anything, SystemExit included: it ends its own run and no more
             log.info("run failed", error=type(e).__name__, exc_info=True)
-            return Failed(type(e).__name__, str(e))
+            return Failed(type(e).__name__, _text_of(e))
 
     async def _stream(self) -> Outcome:
         run = self.claimed
@@ -137,6 +139,7 @@ class Execution:
         async with self._side.catalog.open(
             run.graph_id, access="threads.create_run", config=config, context=context
         ) as graph:
+            self._side.saver.allow_types_of(graph)
             outcome = await self._stream_graph(graph)
         await self.publisher.flush()
         return outcome
@@ -166,4 +169,11 @@ class Execution:
 
 def failure_event(error: dict[str, str]) -> tuple[str, bytes, str]:
     """The `error` event that closes a failed run's stream."""
-    return error_event(orjson.dumps(error, default=str))
+    return error_event(dumps(error))
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # the user's class says what its text is, and may be wrong
+        return ""

@@ -24,6 +24,7 @@ from waystation_db import runs
 from waystation_db.errors import DatabaseUnavailable
 from waystation_db.json import dumps
 from waystation_db.pool import Database
+from waystation_db.retrying import is_passing
 from waystation_db.rows import FINAL_STATUSES, ClaimedRun, FinalStatus, RestingStatus
 
 log = structlog.get_logger(__name__)
@@ -95,9 +96,7 @@ class Finisher:
         await self._end(run, End(result.status, output, error))
         return True
 
-    async def write_rollback(
-        self, run: ClaimedRun, reason: Cancelled, face: ThreadFace, resting: RestingStatus
-    ) -> bool:
+    async def write_rollback(self, run: ClaimedRun, reason: Cancelled, face: ThreadFace) -> bool:
         """Delete the run, whose checkpoints are gone already, and end the log."""
 
         async def delete() -> bool:
@@ -106,7 +105,6 @@ class Finisher:
                     conn,
                     run.key,
                     run.attempt,
-                    resting_status=resting,
                     values=_text(face.values),
                     interrupts=face.interrupts.decode(),
                     error=orjson.dumps(cancel_error(reason)).decode(),
@@ -148,13 +146,15 @@ class Finisher:
         return state is not None and state.attempt == run.attempt and state.status in FINAL_STATUSES
 
     async def _insist(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Try until Postgres answers: an outage ends no run. The lease may be lost meanwhile; the fence sees to
-        that."""
+        """Try until Postgres answers: no outage, deadlock or time-out ends a run. The lease may be lost meanwhile; the
+        fence sees to that."""
         delay_s = 0.05
         while True:
             try:
                 return await write()
-            except DatabaseUnavailable as e:
+            except Exception as e:
+                if not is_passing(e):
+                    raise
                 log.warning("outcome not written yet, trying again", error=str(e), retry_s=delay_s)
                 await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))
                 delay_s = min(delay_s * 2, 1.0)

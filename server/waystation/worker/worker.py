@@ -13,9 +13,11 @@ import asyncio
 import contextlib
 import random
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import structlog
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
 from structlog.contextvars import bound_contextvars
 
 from waystation.config import Settings
@@ -25,13 +27,18 @@ from waystation.telemetry import metrics
 from waystation.worker.conclude import Concluder
 from waystation.worker.execute import Execution, Limits
 from waystation.worker.leases import LeaseKeeper
-from waystation.worker.outcomes import Outcome
+from waystation.worker.outcomes import Failed, Outcome
 from waystation.worker.reasons import Cancelled, Draining, FencedOff
 from waystation_db import runs
 from waystation_db.errors import DatabaseUnavailable
+from waystation_db.retrying import is_passing
 from waystation_db.rows import CancelAction, CancelWish, ClaimedRun, RunKey
 
 log = structlog.get_logger(__name__)
+
+Conn = AsyncConnection[TupleRow]
+
+UNWRITABLE = Failed("UnwritableOutcome", "What became of the run could not be stored; the server's log says why.")
 
 
 class _Slots:
@@ -72,6 +79,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._last_chances_at = 0.0
         self._executions: dict[RunKey, Execution] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._abandoned: set[asyncio.Task[Outcome]] = set()
@@ -145,7 +153,15 @@ class Worker:
     async def _claim_until_closed(self) -> None:
         while True:
             self._wake.clear()
-            more = await self._claim_some()
+            more = False
+            try:
+                await self._claim_last_chance()
+                more = await self._claim_some()
+            except DatabaseUnavailable as e:
+                log.warning("cannot claim runs, trying again", error=str(e))
+            except Exception:
+                # The loop's boundary: a worker that has stopped claiming looks as if it were idle.
+                log.exception("cannot claim runs, trying again")
             if not more:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._settings.poll_s * random.uniform(0.8, 1.0)):
@@ -153,19 +169,46 @@ class Worker:
 
     async def _claim_some(self) -> bool:
         """Fill the free slots; True when there may be more to claim."""
-        free = self._slots.take(self._settings.n_jobs_per_worker)
+        settings = self._settings
+        free = self._slots.take(settings.n_jobs_per_worker)
+        claimed = await self._claimed(
+            free,
+            lambda conn: runs.claim_next(
+                conn, self._worker_id, limit=free, lease_s=settings.lease_s, max_crashes=settings.max_crashes
+            ),
+        )
+        return bool(claimed) and claimed == free
+
+    async def _claim_last_chance(self) -> None:
+        """Try a run that may be poison, unless another one is being tried here. Asked once per poll: it can wait."""
+        settings = self._settings
+        now = self._loop.time()
+        if now < self._last_chances_at or any(self._is_last_chance(e.claimed) for e in self._executions.values()):
+            return
+        self._last_chances_at = now + settings.poll_s * 0.8
+        await self._claimed(
+            self._slots.take(),
+            lambda conn: runs.claim_last_chance(
+                conn, self._worker_id, lease_s=settings.lease_s, max_crashes=settings.max_crashes
+            ),
+        )
+
+    def _is_last_chance(self, run: ClaimedRun) -> bool:
+        return run.crashes > 0 and run.crashes + 1 >= self._settings.max_crashes
+
+    async def _claimed(self, free: int, claim: Callable[[Conn], Awaitable[list[ClaimedRun]]]) -> int:
+        """Execute what can be claimed for so many slots, which are taken already; returns how many runs that is."""
+        if not free:
+            return 0
         claimed: list[ClaimedRun] = []
         try:
-            if free:
-                async with self._side.db.connection() as conn:
-                    claimed = await runs.claim_next(conn, self._worker_id, limit=free, lease_s=self._settings.lease_s)
-        except DatabaseUnavailable as e:
-            log.warning("cannot claim runs, trying again", error=str(e))
+            async with self._side.db.connection() as conn:
+                claimed = await claim(conn)
         finally:
             self._slots.give_back(free - len(claimed))
         for run in claimed:
             self._spawn(run)
-        return bool(claimed) and len(claimed) == free
+        return len(claimed)
 
     def _spawn(self, run: ClaimedRun) -> None:
         """Execute a claimed run on a slot that is taken for it already."""
@@ -183,7 +226,7 @@ class Worker:
             try:
                 with metrics.RUN_SECONDS.time():
                     outcome = await execution.run()
-                await self._concluder.conclude(execution, outcome)
+                await self._conclude(execution, outcome)
             except asyncio.CancelledError:
                 raise
             except Exception:
@@ -191,6 +234,16 @@ class Worker:
                 log.exception("the run's course broke off; its lease will run out")
             finally:
                 self._forget(execution)
+
+    async def _conclude(self, execution: Execution, outcome: Outcome) -> None:
+        try:
+            await self._concluder.conclude(execution, outcome)
+        except Exception as error:
+            if is_passing(error):
+                raise
+            # Trying the run again would end here again, after user code was executed a second time.
+            log.exception("the run's outcome cannot be written down; it ends in an error")
+            await self._concluder.conclude(execution, UNWRITABLE)
 
     def _forget(self, execution: Execution) -> None:
         run = execution.claimed

@@ -9,14 +9,13 @@ import signal
 import sys
 import threading
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
+from executions import note
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
-from typing_extensions import NotRequired, TypedDict
-
-from executions import note
+from typing_extensions import TypedDict
 
 
 class State(TypedDict):
@@ -27,14 +26,19 @@ class State(TypedDict):
     done: Annotated[list[int], operator.add]
 
 
+class _Wordless(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
 async def _misbehave(state: State, config: RunnableConfig) -> dict[str, Any]:
     how, seconds = state["how"], state.get("s", 0.5)
     note(config, how, "start")
     match how:
         case "block":
-            time.sleep(seconds)
+            time.sleep(seconds)  # noqa: ASYNC251  # as careless users do
         case "spin":
-            while True:
+            while True:  # noqa: ASYNC110
                 await asyncio.sleep(0)
         case "spin-in-thread":
             ends = time.monotonic() + seconds
@@ -73,6 +77,8 @@ async def _misbehave(state: State, config: RunnableConfig) -> dict[str, Any]:
             return {"out": "x" * state.get("n", 10_000_000), "done": [1]}
         case "raise-odd":
             raise RuntimeError("a\x00b \ud800")
+        case "raise-wordless":
+            raise _Wordless
         case "recurse":
             _recurse(0)
         case _:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import operator
 import time
-from typing import Annotated
+from typing import Annotated, NotRequired
 
+from executions import note
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
-from typing_extensions import NotRequired, TypedDict
-
-from executions import note
+from typing_extensions import TypedDict
 
 
 class State(TypedDict):
@@ -31,7 +30,7 @@ async def _step(state: State, config: RunnableConfig) -> dict[str, list[int]]:
     number = len(state["done"]) + 1
     note(config, number, "start")
     if state.get("blocking"):
-        time.sleep(state["delay_s"])  # holds the loop, as careless users' nodes do
+        time.sleep(state["delay_s"])  # noqa: ASYNC251  # as careless users do
     else:
         await asyncio.sleep(state["delay_s"])
     note(config, number, "end")
