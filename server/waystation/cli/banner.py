@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import threading
 import webbrowser
 from collections.abc import Mapping, Sequence
 
-import click
+from waystation.cli.terminal import paint, say
 
 
-def ready(
-    url: str, graphs: Mapping[str, str | None], *, seconds: float, notes: Sequence[str] = (), color: bool = True
-) -> str:
+def ready(url: str, graphs: Mapping[str, str | None], *, seconds: float, notes: Sequence[str] = ()) -> str:
     """The greeting. `graphs` are ids and descriptions, `notes` lines of one's own below the addresses."""
     first = next(iter(graphs), "agent")
     body = {
@@ -25,10 +22,10 @@ def ready(
     }
     lines = [
         "",
-        f"  {click.style('Waystation', bold=True)} is ready in {seconds:.1f} s",
+        f"  {paint('Waystation', 'bold')} is ready in {seconds:.1f} s",
         "",
-        f"  API      {click.style(url, fg='cyan')}",
-        f"  Docs     {click.style(url + '/docs', fg='cyan')}",
+        f"  API      {paint(url, 'cyan')}",
+        f"  Docs     {paint(url + '/docs', 'cyan')}",
         *(f"  {note}" for note in notes),
         "",
         *_graph_lines(graphs),
@@ -45,14 +42,13 @@ def ready(
         f'     apiUrl "{url}", assistantId "{first}"',
         "",
     ]
-    text = "\n".join(lines)
-    return text if color else click.unstyle(text)
+    return "\n".join(lines)
 
 
 def warnings(sentences: Sequence[str]) -> None:
     """What the project's file says that has no effect, or not the intended one."""
     for sentence in sentences:
-        click.echo(f"{click.style('Warning:', fg='yellow')} {sentence}", err=True)
+        say(f"{paint('Warning:', 'yellow')} {sentence}", err=True)
 
 
 def open_browser(url: str, environ: Mapping[str, str]) -> None:
@@ -73,17 +69,10 @@ def open_browser(url: str, environ: Mapping[str, str]) -> None:
 def _graph_lines(graphs: Mapping[str, str | None]) -> list[str]:
     width = max((len(name) for name in graphs), default=0)
     room = max(40, shutil.get_terminal_size((120, 20)).columns - width - 13)
-    lines = [
-        f"{click.style(name.ljust(width), bold=True)}  {_shortened(text or '', room)}" for name, text in graphs.items()
-    ]
+    lines = [f"{paint(name.ljust(width), 'bold')}  {_shortened(text or '', room)}" for name, text in graphs.items()]
     return [f"  {'Graphs ' if i == 0 else '       '}  {line}".rstrip() for i, line in enumerate(lines)]
 
 
 def _shortened(text: str, room: int) -> str:
     line = " ".join(text.split())
     return line if len(line) <= room else line[: room - 1] + "…"
-
-
-def terminal_is_quiet() -> bool:
-    """Nobody watches: output goes to a file or a pipe."""
-    return not os.isatty(1)

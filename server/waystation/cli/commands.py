@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-import click
 import typer
 
 from waystation import __version__
 from waystation.cli.failures import UsageError, told_briefly
+from waystation.cli.terminal import say
 
 app = typer.Typer(
     name="waystation",
@@ -76,13 +77,16 @@ Certificate = Annotated[
     Path | None, typer.Option("--ssl-certfile", exists=True, dir_okay=False, help="Certificate, to serve HTTPS.")
 ]
 Key = Annotated[Path | None, typer.Option("--ssl-keyfile", exists=True, dir_okay=False, help="Its key.")]
+T = TypeVar("T")
+Docker = Annotated[T | None, typer.Option(hidden=True)]
 Inherited = Annotated[int | None, typer.Option("--fd", hidden=True)]
+Name = Annotated[str | None, typer.Option("--worker-id", hidden=True)]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        click.echo(f"waystation {__version__}")
+        say(f"waystation {__version__}")
         raise typer.Exit
 
 
@@ -154,6 +158,97 @@ def dev(
 
 
 @app.command()
+def up(
+    config: Config = None,
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port to listen on.")] = 8123,
+    postgres_uri: Annotated[
+        str | None,
+        typer.Option(help="Postgres to use.", show_default="DATABASE_URI, else one of the project's own"),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", "--n-workers", min=1, max=64, help="Worker processes; one per core is plenty.")
+    ] = 1,
+    n_jobs: Jobs = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Restart the processes when the code changes.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Return when it is ready, and leave it running (`waystation down` ends it).")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="The same as --log-level debug.")] = False,
+    log_level: Level = None,
+    image: Docker[str] = None,
+    base_image: Docker[str] = None,
+    api_version: Docker[str] = None,
+    engine_runtime_mode: Docker[str] = None,
+    debugger_port: Docker[int] = None,
+    debugger_base_url: Docker[str] = None,
+    docker_compose: Annotated[Path | None, typer.Option("--docker-compose", "-d", hidden=True)] = None,
+    pull: Annotated[bool | None, typer.Option("--pull/--no-pull", hidden=True)] = None,
+    recreate: Annotated[bool | None, typer.Option("--recreate/--no-recreate", hidden=True)] = None,
+) -> None:
+    """Serve the project as in production on this machine: API and workers in processes of their own, without Docker.
+
+    Postgres and Redis from DATABASE_URI and REDIS_URI, else started here, with data in .waystation/. A process that
+    dies is started again; its runs go on after their last committed step.
+
+    \b
+    Examples:
+      waystation up
+      waystation up --workers 2 --port 8000 --wait
+      waystation up --postgres-uri postgres://user:password@db.example.com/app
+    """
+    level = "DEBUG" if verbose else log_level and log_level.value
+    refused = {
+        "--image": image,
+        "--base-image": base_image,
+        "--api-version": api_version,
+        "--engine-runtime-mode": engine_runtime_mode,
+        "--debugger-port": debugger_port,
+        "--debugger-base-url": debugger_base_url,
+        "--docker-compose": docker_compose,
+        "--pull": pull,
+        "--recreate": recreate,
+    }
+    with told_briefly(debug=level == "DEBUG"):
+        for name, value in refused.items():
+            if value is not None:
+                raise UsageError(f"{name} is about Docker containers, and `waystation up` runs processes: leave it out")
+        if wait:
+            from waystation.cli import detached
+            from waystation.cli.project_files import root_of
+
+            detached.start([argument for argument in sys.argv[2:] if argument != "--wait"], root_of(config))
+            return
+        from waystation.cli.up import UpOptions, run
+
+        run(
+            UpOptions(
+                config=config,
+                host=host,
+                port=port,
+                postgres_uri=postgres_uri,
+                workers=workers,
+                n_jobs=n_jobs,
+                watch=watch,
+                log_level=level,
+            )
+        )
+
+
+@app.command()
+def down(
+    config: Config = None,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait until everything is gone.")] = 200,
+) -> None:
+    """Stop what serves this project, as Ctrl-C would: runs finish or hand over."""
+    with told_briefly():
+        from waystation.cli import detached
+        from waystation.cli.project_files import root_of
+
+        detached.stop(root_of(config), timeout_s=timeout)
+
+
+@app.command()
 def serve(
     config: Config = None,
     host: Host = "0.0.0.0",
@@ -206,6 +301,7 @@ def worker(
     ] = None,
     log_level: Level = None,
     supervised: Supervised = False,
+    worker_id: Name = None,
 ) -> None:
     """Execute runs in production, for any number of `waystation serve` processes on the same DATABASE_URI.
 
@@ -226,6 +322,7 @@ def worker(
                 n_jobs=n_jobs,
                 log_level=log_level and log_level.value,
                 supervised=supervised,
+                worker_id=worker_id,
             )
         )
 
@@ -251,6 +348,18 @@ def migrate(
         from waystation.cli.migrating import run
 
         run(config, plan=plan, phase=phase)
+
+
+@app.command()
+def doctor(
+    config: Config = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port that should be free.")] = 2024,
+) -> None:
+    """Check what a server needs here: Python, Postgres, Redis, the graphs, the port. Exit code 1 when something fails."""
+    with told_briefly():
+        from waystation.cli.doctor import run
+
+        run(config, port=port)
 
 
 def _tls_files(certfile: Path | None, keyfile: Path | None) -> tuple[Path, Path] | None:

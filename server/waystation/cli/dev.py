@@ -21,8 +21,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-import click
-
 from waystation.cli import banner
 from waystation.cli.children import Child, ending, python_command
 from waystation.cli.dev_alone import run_alone
@@ -32,6 +30,7 @@ from waystation.cli.listening import bind, url_of
 from waystation.cli.project_files import require_project, root_of
 from waystation.cli.project_lock import Holder, ProjectLock, stable_worker_id
 from waystation.cli.project_postgres import ProjectPostgres
+from waystation.cli.terminal import paint, say
 from waystation.cli.watching import changes
 from waystation.config import process_environment
 
@@ -105,7 +104,7 @@ class _Supervisor:
         try:
             while not self._stop.is_set():
                 await self._one_life()
-            click.echo("Stopped.")
+            say("Stopped.")
             return 0
         except ChildFailed as failed:
             return failed.exit_code
@@ -158,7 +157,7 @@ class _Supervisor:
         if not ended.done():
             if not self._stop.is_set():
                 names = ", ".join(sorted(path.name for path in self._changed_files))
-                click.echo(f"\n{click.style('Changed:', bold=True)} {names}; restarting")
+                say(f"\n{paint('Changed:', 'bold')} {names}; restarting")
             await child.stop(_GRACE_S)
         elif not self._stop.is_set():
             await self._after(ended.result())
@@ -167,21 +166,21 @@ class _Supervisor:
         """The server ended by itself: go on at the next change, or at once, or not at all."""
         if not self._served:
             if code < 0:
-                click.echo(f"The server {ending(code)} while it was starting", err=True)
+                say(f"The server {ending(code)} while it was starting", err=True)
             raise ChildFailed(code if code > 0 else UNAVAILABLE)
         if code in (GRAPHS, UNUSABLE):
-            click.echo("Waiting for a change that mends it")
+            say("Waiting for a change that mends it")
             await self._change_or_stop()
             return
         now = time.monotonic()
         self._crashes = [at for at in self._crashes if now - at < _CRASHES_WITHIN_S] + [now]
-        click.echo(f"{click.style('The server', fg='red')} {ending(code)}.", err=True)
+        say(f"{paint('The server', 'red')} {ending(code)}.", err=True)
         if len(self._crashes) > _CRASHES:
-            click.echo(f"That was the {len(self._crashes)}th time in a minute: waiting for a change", err=True)
+            say(f"That was the {len(self._crashes)}th time in a minute: waiting for a change", err=True)
             await self._change_or_stop()
             self._crashes.clear()
         else:
-            click.echo("Starting it again; its runs go on after their last committed step", err=True)
+            say("Starting it again; its runs go on after their last committed step", err=True)
 
     async def _change_or_stop(self) -> None:
         waiting = [asyncio.create_task(event.wait()) for event in (self._stop, self._changed)]

@@ -15,11 +15,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import click
-
 from waystation.cli import banner
 from waystation.cli.dev_link import Configured, DevOrder, Link, SupervisorLink
 from waystation.cli.failures import UsageError, told_briefly
+from waystation.cli.terminal import say
 
 if TYPE_CHECKING:  # imported late, while Postgres starts: nobody reads these annotations at run time
     from waystation.catalog import Project
@@ -101,10 +100,10 @@ def _greet(order: DevOrder, project: Project) -> None:
     seconds = time.monotonic() - order.started_at
     graphs = {graph_id: spec.description for graph_id, spec in project.graphs.items()}
     if not order.is_first:
-        click.echo(f"Restarted in {seconds:.1f} s, serving {', '.join(graphs)} at {order.url}")
+        say(f"Restarted in {seconds:.1f} s, serving {', '.join(graphs)} at {order.url}")
         return
     notes = [f"Studio   {order.studio_url}/studio/?baseUrl={order.url}"] if order.studio_url else []
-    click.echo(banner.ready(order.url, graphs, seconds=seconds, notes=notes))
+    say(banner.ready(order.url, graphs, seconds=seconds, notes=notes))
 
 
 def _attach_debugger(order: DevOrder) -> None:
@@ -115,7 +114,7 @@ def _attach_debugger(order: DevOrder) -> None:
     except ImportError:
         raise UsageError("--debug-port needs debugpy: pip install debugpy") from None
     debugpy.listen(("127.0.0.1", order.debug_port))
-    click.echo(f"A debugger may attach to 127.0.0.1:{order.debug_port}")
+    say(f"A debugger may attach to 127.0.0.1:{order.debug_port}")
     if order.wait_for_client:
         debugpy.wait_for_client()
 

@@ -12,8 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import NoReturn
 
-import click
-
+from waystation.cli.terminal import paint, say
 from waystation.errors import ConfigError
 from waystation_db.errors import DatabaseError, DatabaseUnavailable
 
@@ -57,14 +56,14 @@ def told_briefly(*, debug: bool = False) -> Generator[None]:
         yield
     except Told as error:
         if debug:
-            click.echo("".join(traceback.format_exception(error)), err=True)
+            say("".join(traceback.format_exception(error)), err=True)
         exit_with(error)
 
 
 def exit_with(error: BaseException) -> NoReturn:
     """Tell one of `Told`, and end the process."""
     if text := sentence(error):
-        click.echo(f"{click.style('Error:', fg='red', bold=True)} {text}", err=True)
+        say(f"{paint('Error:', 'red')} {text}", err=True)
     raise SystemExit(exit_code(error))
 
 

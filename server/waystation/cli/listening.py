@@ -37,15 +37,16 @@ def bind(host: str, port: int, *, listen: bool = False) -> socket.socket:
     return sock
 
 
-def port_of(sock: socket.socket) -> int:
-    return sock.getsockname()[1]
+def reach(sock: socket.socket) -> tuple[str, int]:
+    """Host and port that lead to it from this machine."""
+    host, port = sock.getsockname()[:2]
+    return "127.0.0.1" if host == "0.0.0.0" else "::1" if host == "::" else host, port
 
 
 def url_of(sock: socket.socket, *, https: bool = False) -> str:
     """Where to reach it from this machine."""
-    host, port = sock.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"{'https' if https else 'http'}://{shown}:{port}"
+    host, port = reach(sock)
+    return f"{'https' if https else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _why(error: OSError, host: str, port: int) -> str:

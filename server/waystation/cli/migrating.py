@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import click
-
 from waystation.cli.project_files import CONFIG_NAME
+from waystation.cli.terminal import say
 from waystation.config import Settings
 from waystation.process import database_uri
 from waystation_db.migrate import Phase, migrate, pending
@@ -23,10 +22,10 @@ def run(config: Path | None, *, plan: bool, phase: Phase | None) -> None:
     uri = database_uri(settings_of(config))
     if plan:
         names = asyncio.run(pending(uri, phase=phase))
-        click.echo("\n".join(f"pending  {name}" for name in names) if names else "Nothing is pending.")
+        say("\n".join(f"pending  {name}" for name in names) if names else "Nothing is pending.")
         return
     names = asyncio.run(migrate(uri, phase=phase))
-    click.echo("\n".join(f"applied  {name}" for name in names) if names else "The schema is up to date.")
+    say("\n".join(f"applied  {name}" for name in names) if names else "The schema is up to date.")
 
 
 def settings_of(config: Path | None) -> Settings:

@@ -20,7 +20,9 @@ from waystation_db.migrate import check
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessOptions:
-    """The command line. `port` None: no HTTP. `fd`: a socket inherited from a supervisor, instead of host and port."""
+    """The command line. `port` None: no HTTP. `fd`: a socket inherited from a supervisor, instead of host and port.
+    `worker_id`: a name that this process has from its supervisor, which knows that its bearer before is dead.
+    """
 
     config: Path | None
     n_jobs: int | None
@@ -30,6 +32,7 @@ class ProcessOptions:
     fd: int | None = None
     tls: Tls | None = None
     supervised: bool = False
+    worker_id: str | None = None
 
 
 def serve_api(options: ProcessOptions, *, with_worker: bool) -> NoReturn:
@@ -60,7 +63,8 @@ def _run(options: ProcessOptions, settings: Settings, project: Project, *, api: 
     if options.n_jobs is not None and settings.n_jobs_per_worker:
         settings = settings.model_copy(update={"n_jobs_per_worker": options.n_jobs})
     sock = _socket(options)
-    banner.warnings(project.warnings)
+    if not options.supervised:  # the supervisor has told them
+        banner.warnings(project.warnings)
     uri = database_uri(settings)
     serving = Serving(
         settings=settings,
@@ -70,6 +74,8 @@ def _run(options: ProcessOptions, settings: Settings, project: Project, *, api: 
         api=api,
         tls=options.tls,
         supervised=options.supervised,
+        worker_id=options.worker_id,
+        take_over=options.worker_id is not None,
     )
 
     async def main() -> None:

@@ -1,0 +1,106 @@
+"""`waystation doctor`: looks at everything a server needs, and says line by line what is wrong and what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from waystation.catalog.project import Project, configure
+from waystation.cli.check_services import check_postgres, check_redis
+from waystation.cli.check_verdicts import Verdict, fail, ok, warn
+from waystation.cli.failures import CommandError
+from waystation.cli.listening import bind
+from waystation.cli.project_lock import holder_of, is_locked
+from waystation.cli.terminal import paint, say
+from waystation.config import Settings
+from waystation.errors import ConfigError
+
+_OLDEST, _NEWEST = (3, 11), (3, 13)
+
+
+def run(config: Path | None, *, port: int) -> None:
+    """Print a line for each check. Ends with exit code 1 when one of them fails."""
+    failures = asyncio.run(_report(config, port))
+    if failures:
+        say(f"\n{failures} {'thing has' if failures == 1 else 'things have'} to be mended.")
+        raise SystemExit(1)
+    say("\nReady to serve.")
+
+
+async def _report(config: Path | None, port: int) -> int:
+    failures = 0
+    async for verdict in _verdicts(config, port):
+        failures += verdict.level == "fail"
+        level = paint(verdict.level.ljust(4), {"ok": "cyan", "warn": "yellow", "fail": "red"}[verdict.level])
+        say(f"{level}  {verdict.text}")
+        if verdict.remedy:
+            say(f"      → {verdict.remedy}")
+    return failures
+
+
+async def _verdicts(config: Path | None, port: int) -> AsyncIterator[Verdict]:
+    yield _python()
+    settings, project, complaints = _configuration(config)
+    for complaint in complaints:
+        yield complaint
+    if settings is not None:
+        async for verdict in check_postgres(settings, project):
+            yield verdict
+        yield await check_redis(settings)
+    if project is not None:
+        async for verdict in _graphs(project):
+            yield verdict
+    yield _port(port, project.root if project else Path.cwd())
+
+
+def _python() -> Verdict:
+    version, text = sys.version_info[:2], f"Python {sys.version.split()[0]}"
+    if version < _OLDEST:
+        return fail(text, "Waystation needs Python 3.11, 3.12 or 3.13")
+    if version > _NEWEST:
+        return warn(f"{text} is newer than what Waystation is tested with", "use 3.13 if something is odd")
+    return ok(text)
+
+
+def _configuration(config: Path | None) -> tuple[Settings | None, Project | None, list[Verdict]]:
+    try:
+        settings, project = configure(config, root=Path.cwd())
+    except ConfigError as error:
+        verdicts = [fail(line, "see docs/configuration.md") for line in error.message.splitlines()]
+        try:
+            return Settings.load(), None, verdicts
+        except ConfigError:
+            return None, None, verdicts
+    where = project.config_path or "LANGSERVE_GRAPHS"
+    found = ok(f"{where}: {len(project.graphs)} graph(s)")
+    return settings, project, [found, *(warn(sentence) for sentence in project.warnings)]
+
+
+async def _graphs(project: Project) -> AsyncIterator[Verdict]:
+    from dataclasses import replace
+
+    from langgraph.store.memory import InMemoryStore
+
+    from waystation.catalog import Catalog
+
+    for graph_id, spec in project.graphs.items():
+        try:
+            catalog = await Catalog.load(replace(project, graphs={graph_id: spec}), store=InMemoryStore())
+        except ConfigError as error:
+            yield fail(error.message, "`waystation dev` shows the same; mend the module and look again")
+        else:
+            await catalog.close()
+            yield ok(f"graph {graph_id!r} loads ({spec.target.text})")
+
+
+def _port(port: int, root: Path) -> Verdict:
+    holder = holder_of(root)
+    if holder is not None and is_locked(root):
+        return ok(f"`waystation {holder.command}` serves this project at {holder.url} (process {holder.pid})")
+    try:
+        bind("127.0.0.1", port).close()
+    except CommandError as error:
+        return warn(str(error).partition(". ")[0], f"another one will do: waystation dev --port {port + 1}")
+    return ok(f"port {port} is free")
