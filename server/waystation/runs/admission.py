@@ -24,6 +24,7 @@ from waystation.runs.requests import RunCreate, StatelessRunCreate, ThreadRunCre
 from waystation.runs.threads import default_ttl
 from waystation.services import Services
 from waystation_db import runs
+from waystation_db.json import dumps
 from waystation_db.rows import CancelAction, ClaimedRun, RunKey
 from waystation_db.runs import Conn, CreatedRun, NewRun
 
@@ -44,7 +45,7 @@ class Admitted:
 
     def face(self) -> bytes:
         """The run as the client that created it sees it: pending, whether or not it was claimed at once."""
-        return orjson.dumps(
+        return dumps(  # Postgres gives large numbers back as integers that orjson refuses
             {
                 "run_id": self.row.run_id,
                 "thread_id": self.row.thread_id,

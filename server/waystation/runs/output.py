@@ -9,6 +9,7 @@ import orjson
 from waystation.events import BEGINNING, End
 from waystation.services import Services
 from waystation_db import runs
+from waystation_db.json import dumps
 from waystation_db.rows import RunKey
 from waystation_db.runs import RunOutput
 
@@ -68,4 +69,4 @@ def _values(found: RunOutput) -> bytes:
     if not isinstance(state, dict):
         return values
     state["__interrupt__"] = [{**i, "response_schema": i.get("response_schema")} for i in pending]
-    return orjson.dumps(state)
+    return dumps(state)  # Postgres gives large numbers back as integers that orjson refuses
