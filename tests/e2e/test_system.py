@@ -115,6 +115,11 @@ async def test_every_error_in_the_document_has_the_shape_of_errors(client: httpx
                 if status.startswith("4"):
                     schema = response["content"]["application/json"]["schema"]
                     assert schema == {"$ref": "#/components/schemas/ErrorDetail"}, (method, path, status)
+    streams = [path for path, item in document["paths"].items() if path.endswith("/stream") for _ in item]
+    assert streams
+    for path in streams:
+        for operation in document["paths"][path].values():
+            assert set(operation["responses"]["200"]["content"]) == {"text/event-stream"}, path
     assert "HTTPValidationError" not in json.dumps(document)
 
 

@@ -26,7 +26,12 @@ _METHODS = ("get", "post", "put", "patch", "delete")
 
 def describe_api(operations: Sequence[Operation]) -> Document:
     """The OpenAPI 3.1 document of these operations."""
-    return get_openapi(title=TITLE, version=waystation.__version__, description=DESCRIPTION, routes=operations)
+    document = get_openapi(title=TITLE, version=waystation.__version__, description=DESCRIPTION, routes=operations)
+    for _, _, operation in _all(document):
+        content: dict[str, Any] = operation["responses"].get("200", {}).get("content", {})
+        if "text/event-stream" in content:
+            content.pop("application/json", None)  # FastAPI's default, which these never answer with
+    return document
 
 
 def page_of(document: Document) -> str:
@@ -43,11 +48,16 @@ def page_of(document: Document) -> str:
 
 def _by_tag(document: Document) -> dict[str, list[tuple[str, str, dict[str, Any]]]]:
     groups: dict[str, list[tuple[str, str, dict[str, Any]]]] = {}
+    for method, path, operation in _all(document):
+        groups.setdefault(operation.get("tags", ["Other"])[0], []).append((method, path, operation))
+    return groups
+
+
+def _all(document: Document) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for path, item in document["paths"].items():
         for method in _METHODS:
             if method in item:
-                groups.setdefault(item[method].get("tags", ["Other"])[0], []).append((method, path, item[method]))
-    return groups
+                yield method, path, item[method]
 
 
 def _contents(document: Document) -> Iterator[str]:

@@ -55,6 +55,12 @@ class Router(APIRouter):
         super().__init__(tags=list(tags), route_class=Operation, responses=invalid, redirect_slashes=False)
 
 
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+"""The `responses` of an operation that answers with a stream of events and nothing else."""
+
+
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an operation that may answer these 4xx or 5xx."""
     return {status: {"model": ErrorDetail} for status in statuses}
@@ -197,4 +203,4 @@ def describe(where: str | None, wrong: Iterable[Mapping[str, Any]]) -> str:
     return shown[:MAX_ERROR_TEXT] + (f"; and {more} more" if more > 0 else "")
 
 
-__all__ = ["ErrorDetail", "Operation", "Router", "describe", "errors"]
+__all__ = ["STREAMED", "ErrorDetail", "Operation", "Router", "describe", "errors"]

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from waystation.api.dependencies import CallerDep, JSONBytes, RunId, ServicesDep, ThreadId, no_content
 from waystation.api.long_answer import ensure_room
-from waystation.api.routing import Router, errors
+from waystation.api.routing import STREAMED, Router, errors
 from waystation.api.run_answers import join_answer, stream_answer, wait_answer
 from waystation.api.sse import EventStream, WaitingJSON, failed, located, parse_modes
 from waystation.errors import InvalidRequest
@@ -55,7 +55,7 @@ async def create_run(
 @router.post(
     "/threads/{thread_id}/runs/stream",
     summary="Create a run and stream its events",
-    responses=errors(400, 404, 409, 503),
+    responses=STREAMED | errors(400, 404, 409, 503),
 )
 async def stream_run(
     thread_id: ThreadId,
@@ -137,7 +137,9 @@ async def join_run(
     return join_answer(services, RunKey(caller.tenant_id, thread_id, run_id), leave_cancels=cancel_on_disconnect)
 
 
-@router.get("/threads/{thread_id}/runs/{run_id}/stream", summary="Join a run's stream", responses=errors(503))
+@router.get(
+    "/threads/{thread_id}/runs/{run_id}/stream", summary="Join a run's stream", responses=STREAMED | errors(503)
+)
 async def join_stream(
     thread_id: ThreadId,
     run_id: RunId,

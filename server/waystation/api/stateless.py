@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from waystation.api.dependencies import CallerDep, JSONBytes, ServicesDep
 from waystation.api.long_answer import ensure_room
-from waystation.api.routing import Router, errors
+from waystation.api.routing import STREAMED, Router, errors
 from waystation.api.run_answers import stream_answer, wait_answer
 from waystation.api.runs import IdempotencyKey, origin_of
 from waystation.runs.admission import create_batch, create_stateless
@@ -35,7 +35,9 @@ async def create_run(
     return JSONBytes(run.face(), headers={"Content-Location": f"/runs/{run.key.run_id}"})
 
 
-@router.post("/runs/stream", summary="Create a stateless run and stream it", responses=errors(400, 404, 409, 503))
+@router.post(
+    "/runs/stream", summary="Create a stateless run and stream it", responses=STREAMED | errors(400, 404, 409, 503)
+)
 async def stream_run(
     body: StatelessRunCreate,
     request: Request,
