@@ -170,14 +170,14 @@ async def _main(uri: str, seconds: float, profile: bool, only: str) -> None:
                 if only and only not in contender.name:
                     continue
                 scaled = max(concurrency * 3, int(count * seconds))
-                with cProfile.Profile() if profile else AsyncExitStackless() as profiler:
+                with cProfile.Profile() if profile else _NoProfile() as profiler:
                     line = await _measure(contender, graph, concurrency, scaled, postmaster)
                 print(f"  {contender.name:<28}{line}")
                 if isinstance(profiler, cProfile.Profile):
                     pstats.Stats(profiler).sort_stats("tottime").print_stats(35)
 
 
-class AsyncExitStackless:
+class _NoProfile:
     """Stands in for the profiler when there is none."""
 
     def __enter__(self) -> None: ...

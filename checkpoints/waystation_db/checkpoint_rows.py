@@ -91,6 +91,11 @@ class Put:
     replaces: bool = False
     elsewhere: bool = False
 
+    def size_bytes(self) -> int:
+        """About how long it is."""
+        head = len(self.checkpoint.checkpoint) + len(self.checkpoint.metadata) if self.checkpoint else 0
+        return head + sum([len(row.blob) for row in self.blobs]) + sum([len(row.blob) for row in self.writes])
+
 
 def checkpoint_put(
     serde: SerializerProtocol,

@@ -38,13 +38,19 @@ async def put_batch(conn: AsyncConnection[TupleRow], batch: Sequence[Put]) -> li
 
     Raises psycopg.Error when nothing was written, or when that is not known.
     """
-    fences = {fence: n for n, fence in enumerate(dict.fromkeys(put.fence for put in batch if put.fence), start=1)}
-    numbers = [fences[put.fence] if put.fence else 0 for put in batch]
-    arguments = {**_fence_arguments(fences), **_row_arguments(batch, numbers)}
-    statement = _statement(bool(fences), tuple(letter for letter in _SECTIONS if f"{letter}_fence" in arguments))
+    statement, arguments, numbers = batch_statement(batch)
     cursor = await conn.execute(statement, arguments, binary=True)
     live = {0, *(n for (n,) in await cursor.fetchall())}
     return [None if n in live else _refusal(put.fence) for n, put in zip(numbers, batch, strict=True)]
+
+
+def batch_statement(batch: Sequence[Put]) -> tuple[LiteralString, dict[str, Any], list[int]]:
+    """Return the statement that writes the batch, its arguments, and for each put the number of its fence."""
+    fences = {fence: n for n, fence in enumerate(dict.fromkeys(put.fence for put in batch if put.fence), start=1)}
+    numbers = [fences[put.fence] if put.fence else 0 for put in batch]
+    arguments = {**_fence_arguments(fences), **_row_arguments(batch, numbers)}
+    sections = tuple(letter for letter in _SECTIONS if f"{letter}_fence" in arguments)
+    return _statement(bool(fences), sections), arguments, numbers
 
 
 @cache

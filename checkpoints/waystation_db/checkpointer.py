@@ -74,7 +74,7 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         # Ids of checkpoints that this view's run loaded and another run had put.
         self._elsewhere: set[str] = set()
         self._revoked: OrderedDict[str, None] = OrderedDict()
-        self._commits = GroupCommit(self._put_batch, retry_s=retry_s)
+        self._commits = GroupCommit(self._put_batch, retry_s=retry_s, bytes_of=Put.size_bytes)
 
     def for_run(self, key: RunKey, attempt: int) -> PostgresCheckpointer:
         """Return the view for one attempt of a run: everything it writes is refused with Fenced, by Postgres, unless

@@ -41,10 +41,21 @@ class GroupCommit(Generic[T]):
     its items came in. At most `bound` items wait; beyond that `submit` waits for room.
     """
 
-    def __init__(self, commit: Commit[T], *, retry_s: float, batch_items: int = 256, bound: int = 4096) -> None:
+    def __init__(
+        self,
+        commit: Commit[T],
+        *,
+        retry_s: float,
+        bytes_of: Callable[[T], int],
+        batch_items: int = 256,
+        batch_bytes: int = 8 * 2**20,
+        bound: int = 4096,
+    ) -> None:
         self._commit = commit
         self._retry_s = retry_s
+        self._bytes_of = bytes_of
         self._batch_items = batch_items
+        self._batch_bytes = batch_bytes
         self._room = asyncio.Semaphore(bound)
         self._waiting: deque[_Waiting[T]] = deque()
         self._flusher: asyncio.Task[None] | None = None
@@ -83,14 +94,24 @@ class GroupCommit(Generic[T]):
     async def _flush(self) -> None:
         try:
             while self._waiting:
-                size = min(len(self._waiting), self._batch_items)
-                await self._write([self._waiting.popleft() for _ in range(size)])
+                await self._write(self._take())
         finally:
             self._flusher = None
             # Only a cancelled flusher leaves anybody waiting: nobody may wait for ever.
             for waiting in self._waiting:
                 _settle(waiting, DatabaseUnavailable("the writer was stopped"))
             self._waiting.clear()
+
+    def _take(self) -> list[_Waiting[T]]:
+        """The next batch: at least one item, and no more bytes than are good for everybody's latency."""
+        batch = [self._waiting.popleft()]
+        room = self._batch_bytes - self._bytes_of(batch[0].item)
+        while self._waiting and len(batch) < self._batch_items:
+            room -= self._bytes_of(self._waiting[0].item)
+            if room < 0:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
 
     async def _write(self, batch: list[_Waiting[T]]) -> None:
         backoff = Backoff(batch[-1].deadline)

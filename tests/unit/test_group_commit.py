@@ -37,7 +37,7 @@ class Journal:
 
 async def test_what_comes_while_a_batch_is_under_way_goes_together_and_in_order() -> None:
     journal = Journal()
-    commits = GroupCommit(journal.commit, retry_s=5, batch_items=3)
+    commits = GroupCommit(journal.commit, retry_s=5, bytes_of=len, batch_items=3)
     journal.gate.clear()
     first = asyncio.ensure_future(commits.submit("a"))
     await asyncio.sleep(0)
@@ -52,7 +52,7 @@ async def test_what_comes_while_a_batch_is_under_way_goes_together_and_in_order(
 async def test_bad_and_refused_items_fail_alone() -> None:
     journal = Journal()
     journal.bad, journal.refused = {"b"}, {"c"}
-    commits = GroupCommit(journal.commit, retry_s=5)
+    commits = GroupCommit(journal.commit, retry_s=5, bytes_of=len)
     outcomes = await asyncio.gather(*(commits.submit(one) for one in "abcd"), return_exceptions=True)
     assert [type(one) for one in outcomes] == [type(None), ValueError, Fenced, type(None)]
     assert journal.batches == [["a"], ["c"], ["d"]]
@@ -61,7 +61,7 @@ async def test_bad_and_refused_items_fail_alone() -> None:
 async def test_batch_is_tried_again_while_the_database_is_away() -> None:
     journal = Journal()
     journal.away = 3
-    commits = GroupCommit(journal.commit, retry_s=5)
+    commits = GroupCommit(journal.commit, retry_s=5, bytes_of=len)
     await asyncio.gather(commits.submit("a"), commits.submit("b"))
     assert journal.batches == [["a", "b"]]
     assert commits.tries == 4
@@ -70,7 +70,7 @@ async def test_batch_is_tried_again_while_the_database_is_away() -> None:
 async def test_item_is_given_up_after_its_deadline_with_the_cause() -> None:
     journal = Journal()
     journal.away = 1000
-    commits = GroupCommit(journal.commit, retry_s=0.2)
+    commits = GroupCommit(journal.commit, retry_s=0.2, bytes_of=len)
     with pytest.raises(DatabaseUnavailable) as raised:
         await commits.submit("a")
     assert isinstance(raised.value.__cause__, DatabaseUnavailable)
@@ -82,7 +82,7 @@ async def test_item_is_given_up_after_its_deadline_with_the_cause() -> None:
 async def test_commit_that_hangs_is_given_up_after_the_deadline() -> None:
     journal = Journal()
     journal.gate.clear()
-    commits = GroupCommit(journal.commit, retry_s=0.2)
+    commits = GroupCommit(journal.commit, retry_s=0.2, bytes_of=len)
     with pytest.raises(DatabaseUnavailable):
         await commits.submit("a")
 
@@ -90,7 +90,7 @@ async def test_commit_that_hangs_is_given_up_after_the_deadline() -> None:
 async def test_callers_wait_for_room_and_keep_their_order() -> None:
     journal = Journal()
     journal.gate.clear()
-    commits = GroupCommit(journal.commit, retry_s=5, bound=2)
+    commits = GroupCommit(journal.commit, retry_s=5, bytes_of=len, bound=2)
     waiting = [asyncio.ensure_future(commits.submit(one)) for one in "abcde"]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -103,7 +103,7 @@ async def test_callers_wait_for_room_and_keep_their_order() -> None:
 async def test_cancelled_caller_does_not_disturb_the_others() -> None:
     journal = Journal()
     journal.gate.clear()
-    commits = GroupCommit(journal.commit, retry_s=5)
+    commits = GroupCommit(journal.commit, retry_s=5, bytes_of=len)
     waiting = [asyncio.ensure_future(commits.submit(one)) for one in "abc"]
     await asyncio.sleep(0)
     waiting[1].cancel()
@@ -114,7 +114,7 @@ async def test_cancelled_caller_does_not_disturb_the_others() -> None:
 
 async def test_closing_waits_and_then_refuses() -> None:
     journal = Journal()
-    commits = GroupCommit(journal.commit, retry_s=5)
+    commits = GroupCommit(journal.commit, retry_s=5, bytes_of=len)
     waiting = asyncio.ensure_future(commits.submit("a"))
     await asyncio.sleep(0)
     await commits.aclose()
@@ -122,3 +122,10 @@ async def test_closing_waits_and_then_refuses() -> None:
     await waiting
     with pytest.raises(DatabaseUnavailable):
         await commits.submit("b")
+
+
+async def test_batch_ends_before_it_is_too_long_and_a_long_item_goes_alone() -> None:
+    journal = Journal()
+    commits = GroupCommit(journal.commit, retry_s=5, bytes_of=len, batch_bytes=4)
+    await asyncio.gather(*(commits.submit(one) for one in ("aa", "bb", "c", "dddddd", "e", "f")))
+    assert journal.batches == [["aa", "bb"], ["c"], ["dddddd"], ["e", "f"]]
