@@ -15,7 +15,9 @@ import pytest
 
 from api_services import BASIC, api_services
 from live_http import served
+from services import Valkey
 from waystation.app import create_app
+from waystation.config import Settings
 from waystation.services import Services
 from waystation_db.embedded import EmbeddedPostgres
 from waystation_db.migrate import migrate
@@ -24,10 +26,12 @@ pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
-async def live(database_uri: str, *, project: Path = BASIC) -> AsyncGenerator[httpx.AsyncClient]:
+async def live(
+    database_uri: str, *, project: Path = BASIC, settings: Settings | None = None
+) -> AsyncGenerator[httpx.AsyncClient]:
     @asynccontextmanager
     async def services() -> AsyncGenerator[Services]:
-        async with api_services(database_uri, project=project) as opened:
+        async with api_services(database_uri, project=project, settings=settings) as opened:
             yield opened
 
     app = create_app(services)
@@ -145,6 +149,18 @@ async def test_without_postgres_it_lives_and_is_not_ready(make_postgres: Callabl
         async with asyncio.timeout(10):
             while (await client.get("/ready")).status_code != 200:  # noqa: ASYNC110 - seen from outside only
                 await asyncio.sleep(0.1)
+
+
+async def test_losing_redis_is_shown_and_takes_nobody_out_of_service(
+    database_uri: str, make_redis: Callable[[], Valkey]
+) -> None:
+    redis = make_redis()
+    settings = Settings(database_uri=database_uri, redis_uri=redis.url, n_jobs_per_worker=0)
+    async with live(database_uri, settings=settings) as client:
+        assert (await client.get("/ready")).json()["services"]["redis"] == "up"
+        await asyncio.to_thread(redis.kill)
+        response = await client.get("/ready")
+        assert (response.status_code, response.json()["services"]["redis"]) == (200, "down")
 
 
 async def test_the_project_can_take_operations_away(database_uri: str, tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
+from waystation.events.redis_pipe import connect
 from waystation.services import GraphSide, Services
 
 DEADLINE_S = 2.0
@@ -25,19 +25,12 @@ class Check:
     required: bool
 
 
-@runtime_checkable
-class Pingable(Protocol):
-    """An event log that stands on a service which can be away."""
-
-    async def ping(self) -> None: ...
-
-
 async def check_all(services: Services) -> list[Check]:
     """All dependencies at the same time, each within the deadline."""
     probes = [_probe("postgres", lambda: ping_postgres(services)), _probe("graphs", lambda: _graph_loop(services))]
-    if isinstance(services.log, Pingable):
-        # Live events fall back to Postgres without it, so losing it takes no process out of service.
-        probes.append(_probe("redis", services.log.ping, required=False))
+    if (uri := services.settings.redis_uri) is not None:
+        # Live events come from Postgres while it is away, so losing it takes no process out of service.
+        probes.append(_probe("redis", lambda: _ping_redis(uri), required=False))
     return await asyncio.gather(*probes)
 
 
@@ -45,6 +38,12 @@ async def ping_postgres(services: Services) -> None:
     """One round trip to Postgres. Raises whatever is wrong, at the latest after the deadline."""
     async with asyncio.timeout(DEADLINE_S), services.db.connection(timeout_s=DEADLINE_S) as conn:
         await conn.execute("select 1")
+
+
+async def _ping_redis(uri: str) -> None:
+    # A connection of its own: whether the one in use has noticed a loss yet is another question.
+    async with connect(uri) as client:
+        await client.ping()  # pyright: ignore[reportUnknownMemberType]  # redis-py leaves **kwargs untyped
 
 
 async def _graph_loop(services: Services) -> None:
