@@ -79,6 +79,12 @@ def database_uri(embedded_postgres: EmbeddedPostgres, template: str) -> Iterator
     yield from _new_database(embedded_postgres, template)
 
 
+@pytest.fixture(scope="session")
+def worker_database_uri(embedded_postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
+    """The address of a migrated database that all tests of this worker share: for servers that serve several tests."""
+    yield from _new_database(embedded_postgres, template)
+
+
 @pytest.fixture
 def empty_database_uri(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
     """The address of a fresh database without any table."""

@@ -181,7 +181,8 @@ def _prepare(
         ttl_strategy=ttl.strategy if ttl else None,
         ttl_minutes=ttl.minutes if ttl else None,
     )
-    hashed = b"" if origin.idempotency_key is None else _request_hash(request, thread_id, stateless=temporary)
+    thread = None if isinstance(request, StatelessRunCreate) else thread_id
+    hashed = b"" if origin.idempotency_key is None else _request_hash(request, thread)
     return _Prepared(run, kwargs, origin, hashed)
 
 
@@ -202,9 +203,10 @@ def resolve_assistant(services: Services, name: str) -> str:
         ) from None
 
 
-def _request_hash(request: RunCreate, thread_id: str, *, stateless: bool) -> bytes:
-    body = request.model_dump_json().encode()
-    return hashlib.sha256(b"stateless" + body if stateless else thread_id.encode() + body).digest()
+def _request_hash(request: RunCreate, thread_id: str | None) -> bytes:
+    """By what a request is known again. The thread of a stateless run does not count: each request makes a new one."""
+    where = b"stateless" if thread_id is None else thread_id.encode()
+    return hashlib.sha256(where + request.model_dump_json().encode()).digest()
 
 
 def _kwargs(
