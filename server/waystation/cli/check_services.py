@@ -63,7 +63,7 @@ async def check_redis(settings: Settings) -> Verdict:
         )
     try:
         async with asyncio.timeout(_ANSWER_S), Redis.from_url(settings.redis_uri) as client:  # pyright: ignore[reportUnknownMemberType]  # redis-py leaves **kwargs untyped
-            about = await client.info("server")
+            about = await client.info("server")  # pyright: ignore[reportUnknownMemberType]  # likewise
     except (RedisError, OSError, TimeoutError, ValueError) as error:
         return fail(
             f"Redis does not answer: {error or type(error).__name__}", "start it, or correct or unset REDIS_URI"

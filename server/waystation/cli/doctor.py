@@ -13,11 +13,12 @@ from waystation.cli.check_verdicts import Verdict, fail, ok, warn
 from waystation.cli.failures import CommandError
 from waystation.cli.listening import bind
 from waystation.cli.project_lock import holder_of, is_locked
-from waystation.cli.terminal import paint, say
+from waystation.cli.terminal import Look, paint, say
 from waystation.config import Settings
 from waystation.errors import ConfigError
 
 _OLDEST, _NEWEST = (3, 11), (3, 13)
+_LOOKS: dict[str, Look] = {"ok": "cyan", "warn": "yellow", "fail": "red"}
 
 
 def run(config: Path | None, *, port: int) -> None:
@@ -33,8 +34,7 @@ async def _report(config: Path | None, port: int) -> int:
     failures = 0
     async for verdict in _verdicts(config, port):
         failures += verdict.level == "fail"
-        level = paint(verdict.level.ljust(4), {"ok": "cyan", "warn": "yellow", "fail": "red"}[verdict.level])
-        say(f"{level}  {verdict.text}")
+        say(f"{paint(verdict.level.ljust(4), _LOOKS[verdict.level])}  {verdict.text}")
         if verdict.remedy:
             say(f"      → {verdict.remedy}")
     return failures

@@ -10,8 +10,9 @@ from typing import NoReturn
 
 from waystation.catalog.project import Project, configure
 from waystation.cli import banner
-from waystation.cli.listening import bind
+from waystation.cli.listening import bind, url_of
 from waystation.cli.serving import Serving, Tls, drain_seconds, run, serve
+from waystation.cli.terminal import say
 from waystation.config import Settings
 from waystation.process import database_uri
 from waystation.telemetry.logs import configure_logs
@@ -62,10 +63,11 @@ def configured(config: Path | None, *, log_level: str | None = None) -> tuple[Se
 def _run(options: ProcessOptions, settings: Settings, project: Project, *, api: bool) -> NoReturn:
     if options.n_jobs is not None and settings.n_jobs_per_worker:
         settings = settings.model_copy(update={"n_jobs_per_worker": options.n_jobs})
+    uri = database_uri(settings)
     sock = _socket(options)
     if not options.supervised:  # the supervisor has told them
         banner.warnings(project.warnings)
-    uri = database_uri(settings)
+    url = url_of(sock, https=options.tls is not None) if sock else ""
     serving = Serving(
         settings=settings,
         project=project,
@@ -76,6 +78,7 @@ def _run(options: ProcessOptions, settings: Settings, project: Project, *, api: 
         supervised=options.supervised,
         worker_id=options.worker_id,
         take_over=options.worker_id is not None,
+        on_ready=lambda: say(f"Serving at {url}") if url and not options.supervised else None,
     )
 
     async def main() -> None:
