@@ -90,7 +90,7 @@ async def test_nothing_is_missed_or_doubled_over_a_hundred_reconnects(stage: Sta
     written: list[Event] = []
 
     async def write() -> None:
-        for _ in range(150):
+        for _ in range(120):
             batch = run.events(chance.randint(1, 12))
             written.extend(batch)
             await stage.append(run, batch)

@@ -82,7 +82,7 @@ def test_a_run_that_nobody_reads_keeps_little_once_its_creator_had_time(clock: C
     assert store.size < 400_000
 
 
-def test_the_events_of_an_ended_run_go_with_its_readers() -> None:
+def test_the_events_of_an_ended_run_go_with_the_reader_that_had_them_all() -> None:
     store = MemoryStore()
     run = Run(None, False)
     store.attach(run.key)
@@ -90,7 +90,10 @@ def test_the_events_of_an_ended_run_go_with_its_readers() -> None:
     store.end(run.key, run.attempt, End("success"))
     assert store.fetch(run.key, BEGINNING).events
 
-    store.detach(run.key)
+    store.detach(run.key, finished=False)
+    assert store.fetch(run.key, BEGINNING).events
+    store.attach(run.key)
+    store.detach(run.key, finished=True)
     assert store.size == 0
     assert store.fetch(run.key, BEGINNING).end == End("success")
 
@@ -117,7 +120,7 @@ def test_a_reader_that_left_before_the_run_began_leaves_nothing() -> None:
     store = MemoryStore()
     run = Run(None, False)
     store.attach(run.key)
-    store.detach(run.key)
+    store.detach(run.key, finished=False)
 
     assert store.runs == 0
 

@@ -45,8 +45,8 @@ class LiveEvents(Protocol):
         """Return when no later event can be missed."""
         ...
 
-    def detach(self, key: RunKey, *, last: bool) -> None:
-        """A reader ends; `last` when no other reader of this loop follows the run."""
+    def detach(self, key: RunKey, *, last: bool, finished: bool) -> None:
+        """A reader leaves, `finished` if it was given the end; `last` when no other of this loop follows the run."""
         ...
 
     async def fetch(self, key: RunKey, after: EventId) -> Found: ...
@@ -75,7 +75,7 @@ class NothingLive:
 
     async def ready(self, key: RunKey) -> None: ...
 
-    def detach(self, key: RunKey, *, last: bool) -> None: ...
+    def detach(self, key: RunKey, *, last: bool, finished: bool) -> None: ...
 
     async def fetch(self, key: RunKey, after: EventId) -> Found:
         return Found()

@@ -142,16 +142,16 @@ class MemoryStore:
         with self._lock:
             self._run(key, monotonic()).readers += 1
 
-    def detach(self, key: RunKey) -> None:
-        """Count a reader out."""
+    def detach(self, key: RunKey, *, finished: bool) -> None:
+        """Count a reader out. When the last one was given the end, the events have done their work."""
         with self._lock:
             run = self._runs[key]
             run.readers -= 1
             if run.readers:
                 return
-            if run.end is not None:
+            if run.end is not None and finished:
                 self._trim(run, -1)
-            elif run.latest == BEGINNING:
+            elif run.end is None and run.latest == BEGINNING:
                 self._remove(key, run)
 
     def fetch(self, key: RunKey, after: EventId) -> Found:
@@ -338,8 +338,8 @@ class LiveMemory:
 
     async def ready(self, key: RunKey) -> None: ...
 
-    def detach(self, key: RunKey, *, last: bool) -> None:
-        self._store.detach(key)
+    def detach(self, key: RunKey, *, last: bool, finished: bool) -> None:
+        self._store.detach(key, finished=finished)
 
     async def fetch(self, key: RunKey, after: EventId) -> Found:
         return self._store.fetch(key, after)

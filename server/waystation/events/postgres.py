@@ -35,13 +35,16 @@ class _Append:
     run: RunChunks
     notify: bool
 
+    def size_bytes(self) -> int:
+        return sum([len(chunk.payload) for chunk in self.run.chunks])
+
 
 class ChunkWriter:
     """Appends to Postgres, fenced and grouped; an append that returns is committed."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._group = GroupCommit[_Append](self._commit, retry_s=_RETRY_S)
+        self._group = GroupCommit[_Append](self._commit, retry_s=_RETRY_S, bytes_of=_Append.size_bytes)
 
     async def append(self, key: RunKey, attempt: int, events: Sequence[Event], *, notify: bool) -> None:
         """Write events, and tell readers in other processes if `notify`.

@@ -84,6 +84,7 @@ class Reading:
                 if found.end is not None:
                     if words := await self._last_words(watch, found.end):
                         yield words
+                    watch.finished = True
                     yield found.end
                     return
                 if not found.events:
@@ -109,7 +110,7 @@ class Reading:
         try:
             yield watch
         finally:
-            self._live.detach(key, last=self._watches.close(watch))
+            self._live.detach(key, last=self._watches.close(watch), finished=watch.finished)
 
     def _start(self) -> None:
         """With the first reader: a log that is only written to has no use for these."""

@@ -55,7 +55,7 @@ class LiveRedis:
     async def ready(self, key: RunKey) -> None:
         await self._hints.ready(self._keys.channel(key))
 
-    def detach(self, key: RunKey, *, last: bool) -> None:
+    def detach(self, key: RunKey, *, last: bool, finished: bool) -> None:
         if last:
             channel = self._keys.channel(key)
             self._runs.pop(channel, None)

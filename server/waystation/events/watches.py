@@ -20,6 +20,7 @@ class Watch:
         "_event",
         "doubt",
         "failed",
+        "finished",
         "joins",
         "key",
         "position",
@@ -37,6 +38,7 @@ class Watch:
         # Whether the run was seen alive, and whether its `error` event has passed.
         self.witnessed = False
         self.failed = False
+        self.finished = False
         self.waited_for_end = False
         self._event = asyncio.Event()
 
