@@ -178,6 +178,7 @@ def main(argv: list[str] | None = None) -> int:
     lines = [str(difference) for difference in report.unexplained]
     if args.explained:
         lines += _by_reason(report.explained)
+        lines += [] if args.only else _idle(report.explained)
     lines.append(
         f"{report.steps} steps, {len(report.explained)} explained differences, {len(report.unexplained)} unexplained"
     )
@@ -188,6 +189,13 @@ def main(argv: list[str] | None = None) -> int:
 def _by_reason(explained: list[tuple[Difference, Explained]]) -> Iterator[str]:
     for reason, times in Counter(rule.reason for _, rule in explained).most_common():
         yield f"{times:5} × {reason}"
+
+
+def _idle(explained: list[tuple[Difference, Explained]]) -> Iterator[str]:
+    used = {id(rule) for _, rule in explained}
+    for rule in (*EXPLAINED, *OF_THE_RECORDER):
+        if id(rule) not in used:
+            yield f"explains nothing: {rule.where}: {rule.path}"
 
 
 if __name__ == "__main__":
