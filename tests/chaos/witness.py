@@ -29,6 +29,7 @@ class Execution:
     run_id: str
     step: str
     attempt: int
+    at: float
     what: str
 
 
@@ -68,8 +69,7 @@ class Witness:
                 await asyncio.sleep(0.1)
 
     def executions(self) -> list[Execution]:
-        lines = self._executions.read_text().splitlines()
-        return [Execution(run, step, int(attempt), what) for run, step, attempt, what in map(_split, lines)]
+        return [_execution(line) for line in self._executions.read_text().splitlines()]
 
     def starts(self, run_id: str) -> list[Execution]:
         """What of a run was begun, in the order in which it was."""
@@ -126,6 +126,20 @@ class Witness:
             assert time.monotonic() < began + within_s, f"not final after {within_s} s: {open_runs}"
             await asyncio.sleep(0.05)
 
+    async def until_ended(self, run_ids: Collection[str], *, within_s: float) -> dict[str, str]:
+        """Wait until these runs are final or deleted; what became of each."""
+        deadline = time.monotonic() + within_s
+        while True:
+            rows = await self.ask(
+                "select run_id::text, became from witness_status where became not in ('pending', 'running') order by id"
+            )
+            ended = dict(rows)
+            if left := set(run_ids) - set(ended):
+                assert time.monotonic() < deadline, f"not ended after {within_s} s: {left}"
+                await asyncio.sleep(0.05)
+                continue
+            return {run: ended[run] for run in run_ids}
+
     async def check(self, run_ids: Collection[str], *, status: str | None = "success") -> Counted:
         """Everything that no fault may break; `status` is how all of the runs must have ended."""
         counted = Counted(runs=len(run_ids))
@@ -169,6 +183,16 @@ class Witness:
             " and not exists (select from run r where r.thread_id = t.thread_id and r.status in ('pending', 'running'))"
         )
         assert not busy, f"threads left busy: {busy}"
+
+    async def check_nothing_begins_after_the_end(self) -> None:
+        """No step of a run began when it was final or deleted already."""
+        rows = await self.ask(
+            "select run_id::text, min(extract(epoch from at))::float8 from witness_status"
+            " where became not in ('pending', 'running') group by run_id"
+        )
+        ended = dict(rows)
+        late = [e for e in self.executions() if e.what == "start" and e.at > ended.get(e.run_id, e.at)]
+        assert not late, f"begun after the end: {late}"
 
     async def check_fence(self) -> None:
         """No checkpoint and no event was written by an attempt that was not the current one."""
@@ -214,6 +238,6 @@ def say(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def _split(line: str) -> tuple[str, str, str, str]:
-    run, step, attempt, what = line.split(" ", 3)
-    return run, step, attempt, what
+def _execution(line: str) -> Execution:
+    run, step, attempt, at, what = line.split(" ", 4)
+    return Execution(run, step, int(attempt), float(at), what)

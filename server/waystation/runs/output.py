@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import orjson
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
 
-from waystation.events import BEGINNING, End
+from waystation.events import ONLY_END, End
 from waystation.services import Services
 from waystation_db import runs
 from waystation_db.json import dumps
+from waystation_db.retrying import until_done
 from waystation_db.rows import RunKey
 from waystation_db.runs import RunOutput
+
+T = TypeVar("T")
+
+_RETRY_S = 60.0
 
 RUN_NOT_FOUND = {"error": "HTTPException", "message": "404: Run not found"}
 """What clients of the protocol expect when they join a run that is not there: an error in a 200 answer."""
@@ -23,7 +31,7 @@ async def output_of(services: Services, key: RunKey, *, resumable: bool) -> byte
     `wait` answers only when the run is final; cancelling this waits no longer and has no effect on the run.
     """
     end = End(None)
-    async for batch in services.log.read(key, after=BEGINNING, resumable=resumable):
+    async for batch in services.log.read(key, after=ONLY_END, resumable=resumable):
         if isinstance(batch, End):
             end = batch
             break
@@ -32,8 +40,7 @@ async def output_of(services: Services, key: RunKey, *, resumable: bool) -> byte
 
 async def joined_output(services: Services, key: RunKey) -> bytes:
     """As `output_of`, for a run somebody else created; an unknown run is an error inside the answer."""
-    async with services.db.connection() as conn:
-        state = await runs.run_state(conn, key)
+    state = await _read(services, lambda conn: runs.run_state(conn, key))
     if state is None:
         return _error(RUN_NOT_FOUND)
     if state.is_final:
@@ -47,13 +54,22 @@ async def answer(services: Services, key: RunKey, end: End) -> bytes:
         return _error(end.error)
     if end.values is not None:
         return end.values
-    async with services.db.connection() as conn:
-        found = await runs.run_output(conn, key)
+    found = await _read(services, lambda conn: runs.run_output(conn, key))
     if found is None:
         return _error(RUN_NOT_FOUND)
     if found.status in ("error", "timeout") and found.error is not None:
         return _error(found.error)
     return _values(found)
+
+
+async def _read(services: Services, look: Callable[[AsyncConnection[TupleRow]], Awaitable[T]]) -> T:
+    """Ask Postgres until it answers: the answer has begun already, and an outage ends no run."""
+
+    async def once() -> T:
+        async with services.db.connection() as conn:
+            return await look(conn)
+
+    return await until_done(once, retry_s=_RETRY_S)
 
 
 def _error(error: dict[str, Any]) -> bytes:

@@ -18,7 +18,6 @@ from psycopg.rows import TupleRow
 
 from waystation.telemetry import metrics
 from waystation_db import runs
-from waystation_db.pool import normalize_conninfo
 from waystation_db.rows import CancelWish, RunKey
 
 log = structlog.get_logger(__name__)
@@ -90,8 +89,16 @@ class LeaseKeeper:
         _closed(conn)
 
     def _connect(self) -> Connection[TupleRow]:
-        conninfo = normalize_conninfo(self._conninfo, application_name="waystation-leases")
-        return psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+        # A dead network must be noticed while there is still time to renew over another connection.
+        patience_s = self._lease_s / 3
+        return psycopg.connect(
+            self._conninfo,
+            autocommit=True,
+            prepare_threshold=None,
+            application_name="waystation-leases",
+            connect_timeout=max(2, int(patience_s)),  # libpq knows no shorter one
+            tcp_user_timeout=int(patience_s * 1000),
+        )
 
     def _renew(self, conn: Connection[TupleRow]) -> None:
         with self._lock:

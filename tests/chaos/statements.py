@@ -1,0 +1,136 @@
+"""A proxy before Postgres that loses chosen statements: before they are sent, or after they are committed.
+
+    server process ──TCP──▶ proxy ──unix socket──▶ Postgres
+                             │ a statement is all that the client sends up to a Sync or in a Query
+                             ╰ of those that concern a marked thread, the n-th is lost, with its connection
+
+A statement concerns a thread when the thread's id stands in it or, for one lost after its commit, in its answer: so a
+claim counts too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import parse_qs, urlsplit
+
+Moment = Literal["before it is sent", "after it is committed"]
+
+_SYNC, _QUERY, _READY = b"S", b"Q", b"Z"
+# The pools of the two loops; leases and LISTEN have connections of their own, which are let through.
+_COUNTED = (b"waystation-api", b"waystation-graphs")
+
+
+@dataclass(slots=True)
+class Loss:
+    """The n-th statement about a thread is lost; `lost` holds its text when that has happened."""
+
+    thread_id: str
+    nth: int
+    moment: Moment
+    seen: int = 0
+    lost: str | None = None
+
+    def hits(self, request: bytes, answer: bytes) -> bool:
+        """Count a statement; whether it is the one."""
+        mark = self.thread_id.encode()
+        if mark not in request and mark not in answer:
+            return False
+        self.seen += 1
+        if self.seen != self.nth:
+            return False
+        self.lost = _text(request)
+        return True
+
+
+class Proxy:
+    """Forwards connections, and loses what it is told to."""
+
+    def __init__(self, socket_dir: str, port: int) -> None:
+        self._socket = f"{socket_dir}/.s.PGSQL.5432"
+        self.port = port
+        self.losses: list[Loss] = []
+
+    async def serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        server, to_server = await asyncio.open_unix_connection(self._socket)
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            startup = await _startup(client)
+            to_server.write(startup)
+            if any(name in startup for name in _COUNTED):
+                await self._count(client, to_client, server, to_server)
+            else:
+                await asyncio.wait(
+                    [asyncio.create_task(_pipe(client, to_server)), asyncio.create_task(_pipe(server, to_client))],
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+        to_client.transport.abort()
+        to_server.close()
+
+    async def _count(
+        self,
+        client: asyncio.StreamReader,
+        to_client: asyncio.StreamWriter,
+        server: asyncio.StreamReader,
+        to_server: asyncio.StreamWriter,
+    ) -> None:
+        """Forward until the connection ends or a statement is to be lost."""
+        to_client.write(await _until(server, (_READY,)))
+        while True:
+            request = await _until(client, (_SYNC, _QUERY))
+            if self._is_lost("before it is sent", request, b""):
+                return
+            to_server.write(request)
+            answer = await _until(server, (_READY,))
+            if self._is_lost("after it is committed", request, answer):
+                return
+            to_client.write(answer)
+            await to_client.drain()
+
+    def _is_lost(self, moment: Moment, request: bytes, answer: bytes) -> bool:
+        waiting = [loss for loss in self.losses if loss.moment == moment and loss.lost is None]
+        hits = [loss.hits(request, answer) for loss in waiting]  # each of them counts, whether or not another one hits
+        return any(hits)
+
+
+@asynccontextmanager
+async def losing_proxy(conninfo: str, port: int) -> AsyncGenerator[tuple[Proxy, str]]:
+    """A proxy before this server and the address of the same database through it."""
+    parts = urlsplit(conninfo)
+    proxy = Proxy(parse_qs(parts.query)["host"][0], port)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", port, limit=2**26)
+    try:
+        query = "sslmode=disable&gssencmode=disable"
+        yield proxy, f"postgresql://postgres@127.0.0.1:{port}{parts.path}?{query}"
+    finally:
+        server.close()
+
+
+async def _startup(client: asyncio.StreamReader) -> bytes:
+    size = await client.readexactly(4)
+    return size + await client.readexactly(struct.unpack("!I", size)[0] - 4)
+
+
+async def _pipe(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await source.read(65536):
+            target.write(data)
+            await target.drain()
+
+
+async def _until(stream: asyncio.StreamReader, last: tuple[bytes, ...]) -> bytes:
+    messages: list[bytes] = []
+    while True:
+        head = await stream.readexactly(5)
+        messages.append(head + await stream.readexactly(struct.unpack("!I", head[1:])[0] - 4))
+        if head[:1] in last:
+            return b"".join(messages)
+
+
+def _text(request: bytes) -> str:
+    """The beginning of the statement's text, where it is not one that was prepared before."""
+    words = request[:4000].decode(errors="replace").replace("\x00", " ").split()
+    return " ".join(words)[:120]
