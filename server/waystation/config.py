@@ -189,11 +189,11 @@ class Settings(BaseModel):
         _env("WAYSTATION_MAX_STREAM_READERS", unit="readers"),
         Field(ge=1, description="Streams a process serves at a time; beyond it 503."),
     ] = 10_000
-    reader_buffer_bytes: Annotated[
+    stream_buffer_bytes: Annotated[
         int,
-        _env("WAYSTATION_READER_BUFFER_BYTES", unit="bytes"),
-        Field(ge=4096, description="Events kept for a reader that does not keep up, before it is disconnected."),
-    ] = 1024 * 1024
+        _env("WAYSTATION_STREAM_BUFFER_BYTES", unit="bytes"),
+        Field(ge=64 * 1024, description="Events of a live run kept for its readers; who falls further behind is cut off."),
+    ] = 32 * 1024 * 1024
     resumable_stream_ttl_s: Annotated[
         Seconds,
         _env("RESUMABLE_STREAM_TTL_SECONDS", unit="s"),

@@ -92,7 +92,7 @@ async def open_process(
     sys.setswitchinterval(_SWITCH_S)
     kind = log_kind(settings, alone=alone)
     conninfo = database_uri(settings)
-    memory = MemoryStore()
+    memory = MemoryStore(run_bytes=settings.stream_buffer_bytes)
     name = worker_id or new_worker_id()
     listener = Listener(settings.listen_uri or conninfo, CHANNELS)
     async with contextlib.AsyncExitStack() as stack:
@@ -172,6 +172,7 @@ def _event_log(
                 settings.redis_uri or "",
                 listener=listener,
                 key_prefix=settings.redis_key_prefix,
+                stream_bytes=settings.stream_buffer_bytes,
                 poll_s=settings.poll_s,
             )
         case "postgres":

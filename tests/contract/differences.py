@@ -45,7 +45,6 @@ _KWARGS = "A run's kwargs are informative and no client needs their details; our
 _SPEED = (
     "The reference starts a run up to a second after it was created, so its readers and cancels meet another moment."
 )
-_LOCATION = "The reference names a route that it does not have (its bug); ours leads to the run's stream."
 _WITHOUT_A_REASON_TO_FAIL = "The reference fails with 500 where there is a sensible answer (its bug)."
 _LEFT_OUT_BY_THE_SAVER = "LangGraph's own Postgres saver leaves these keys out of a checkpoint's metadata."
 _BY_HAND = "The graph's id is in the thread's metadata; a checkpoint made by hand does not repeat it."
@@ -148,7 +147,6 @@ _RUNS: Final = (
     Explained("05-runs/its thread (3)", "response.body.*", "Deleting a running run frees its thread (its bug)."),
     Explained("06-stateless/*", "response.body*metadata.graph_id", "A stateless run's metadata names its graph, too."),
     Explained("06-stateless/*", "response.body.detail", _WORDING),
-    Explained("0[56]-*", "response.headers.location", _LOCATION),
     Explained("09-config/what the graph wrote", "response.*", _LATER),
     Explained(
         "09-config/second run: does thread config stick",
@@ -186,7 +184,6 @@ _CANCEL: Final = (
 )
 
 _STREAMS: Final = (
-    Explained("1[01]-*", "response.headers.location", _LOCATION),
     Explained("10-sse-modes/fan-out, updates", "response.*", _BACK_AFTER_DELETION),
     Explained("12-interrupts/command goto Send", "response.*", _BACK_AFTER_DELETION),
     Explained(

@@ -10,7 +10,7 @@ import pytest
 
 from event_logs import KEPT_BYTES, MODES, NEEDS, Mode, Run, Stage, open_stage, read_all, take, within
 from waystation.errors import SlowReader
-from waystation.events import BEGINNING, End, Event, EventId
+from waystation.events import BEGINNING, ONLY_END, End, Event, EventId
 from waystation_db.errors import Fenced
 
 pytestmark = pytest.mark.anyio
@@ -50,6 +50,16 @@ async def test_the_whole_log_is_read_in_order_from_the_beginning(stage: Stage, r
     await stage.end(run)
 
     assert await read_all(stage.read(run)) == (written, End("success", _values(stage)))
+
+
+async def test_who_waits_for_the_end_alone_gets_nothing_else(stage: Stage, run: Run) -> None:
+    reading = asyncio.create_task(read_all(stage.read(run, after=ONLY_END)))
+    await stage.append(run, run.events(5))
+    await stage.append(run, run.events(5))
+    await stage.end(run)
+
+    assert await within(reading) == ([], End("success", _values(stage)))
+    assert await read_all(stage.read(run, after=ONLY_END)) == ([], End("success", _values(stage)))
 
 
 async def test_reading_after_an_id_gives_what_follows_it(stage: Stage, run: Run) -> None:

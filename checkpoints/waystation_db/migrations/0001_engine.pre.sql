@@ -136,4 +136,6 @@ create table event_chunk (
     created_at    timestamptz not null default clock_timestamp(),
     primary key (tenant_id, thread_id, run_id, epoch_ms, first_counter)
 );
+-- They live for minutes: compressing them costs more than it saves.
+alter table event_chunk alter column payload set storage external;
 create index event_chunk_by_age on event_chunk using brin (created_at);

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from waystation.api.sse import EventStream, WaitingJSON, located
-from waystation.events import BEGINNING
+from waystation.api.sse import EventStream, WaitingJSON, failed, located
+from waystation.events import BEGINNING, EventId
+from waystation.runs import listing
 from waystation.runs.admission import Admitted
 from waystation.runs.cancel import cancel_because_client_left
 from waystation.runs.output import joined_output, output_of
@@ -13,11 +14,11 @@ from waystation_db.rows import RunKey
 
 def stream_answer(services: Services, run: Admitted, *, leave_cancels: bool, content: str | None = None) -> EventStream:
     """All events of a run that was just created. `content` is its `Content-Location`, where it is not the thread's."""
-    base = f"/threads/{run.key.thread_id}/runs/{run.key.run_id}"
+    base = content or f"/threads/{run.key.thread_id}/runs/{run.key.run_id}"
     return EventStream(
         services.log.read(run.key, after=BEGINNING, resumable=run.resumable),
         with_ids=run.resumable,
-        headers=located(f"{base}/stream", content=content or base),
+        headers=located(f"{base}/stream", content=base),
         on_leave=(lambda: cancel_because_client_left(services, run.key)) if leave_cancels else None,
     )
 
@@ -40,3 +41,41 @@ def join_answer(services: Services, key: RunKey, *, leave_cancels: bool) -> Wait
         headers=located(f"{base}/join", content=base),
         on_leave=(lambda: cancel_because_client_left(services, key)) if leave_cancels else None,
     )
+
+
+async def join_stream_answer(
+    services: Services,
+    key: RunKey,
+    *,
+    base: str,
+    modes: frozenset[str] | None,
+    last_event_id: str | None,
+    leave_cancels: bool,
+) -> EventStream:
+    """The events of a run that exists already, from now on or after an id. `base` is the run's path for this client."""
+    headers = located(f"{base}/stream", content=base)
+    state = await listing.run_state(services, key)
+    if state is None:
+        return failed("HTTPException", "404: Run not found", headers=headers)
+    after = parse_event_id(last_event_id) if state.resumable else None
+    if after is None and state.status == "pending":
+        after = BEGINNING
+    return EventStream(
+        services.log.read(key, after=after, resumable=state.resumable),
+        with_ids=state.resumable,
+        modes=modes,
+        headers=headers,
+        on_leave=(lambda: cancel_because_client_left(services, key)) if leave_cancels else None,
+    )
+
+
+def parse_event_id(value: str | None) -> EventId | None:
+    """`-1` and `0` mean from the beginning; what is not an id means from now on."""
+    if value is None:
+        return None
+    if value in ("-1", "0"):
+        return BEGINNING
+    epoch, _, counter = value.partition("-")
+    if epoch.isdecimal() and counter.isdecimal() and len(value) < 40:
+        return EventId(min(int(epoch), 2**62), min(int(counter), 2**31 - 1))
+    return None

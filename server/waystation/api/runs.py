@@ -10,13 +10,11 @@ from starlette.responses import Response
 from waystation.api.dependencies import CallerDep, JSONBytes, RunId, ServicesDep, ThreadId, no_content
 from waystation.api.long_answer import ensure_room
 from waystation.api.routing import STREAMED, Router, errors
-from waystation.api.run_answers import join_answer, stream_answer, wait_answer
-from waystation.api.sse import EventStream, WaitingJSON, failed, located, parse_modes
+from waystation.api.run_answers import join_answer, join_stream_answer, stream_answer, wait_answer
+from waystation.api.sse import WaitingJSON, located, parse_modes
 from waystation.errors import InvalidRequest
-from waystation.events import BEGINNING, EventId
 from waystation.runs import cancel, listing
 from waystation.runs.admission import Origin, create_on_thread
-from waystation.runs.cancel import cancel_because_client_left
 from waystation.runs.requests import CancelMany, ThreadRunCreate
 from waystation_db.rows import CancelAction, RunKey
 
@@ -153,20 +151,13 @@ async def join_stream(
     """Events from now on, or after `Last-Event-ID` if the run is resumable. An unknown run is an `error` event."""
     ensure_room(request)
     key = RunKey(caller.tenant_id, thread_id, run_id)
-    base = f"/threads/{thread_id}/runs/{run_id}"
-    headers = located(f"{base}/stream", content=base)
-    state = await listing.run_state(services, key)
-    if state is None:
-        return failed("HTTPException", "404: Run not found", headers=headers)
-    after = parse_event_id(last_event_id) if state.resumable else None
-    return EventStream(
-        services.log.read(
-            key, after=BEGINNING if state.status == "pending" and after is None else after, resumable=state.resumable
-        ),
-        with_ids=state.resumable,
+    return await join_stream_answer(
+        services,
+        key,
+        base=f"/threads/{thread_id}/runs/{run_id}",
         modes=parse_modes(stream_mode),
-        headers=headers,
-        on_leave=(lambda: cancel_because_client_left(services, key)) if cancel_on_disconnect else None,
+        last_event_id=last_event_id,
+        leave_cancels=cancel_on_disconnect,
     )
 
 
@@ -214,15 +205,3 @@ async def cancel_runs(
 def parse_action(action: str) -> CancelAction:
     """Anything that is not `rollback` acts as `interrupt`, as the protocol has it."""
     return "rollback" if action == "rollback" else "interrupt"
-
-
-def parse_event_id(value: str | None) -> EventId | None:
-    """`-1` and `0` mean from the beginning; what is not an id means from now on."""
-    if value is None:
-        return None
-    if value in ("-1", "0"):
-        return BEGINNING
-    epoch, _, counter = value.partition("-")
-    if epoch.isdecimal() and counter.isdecimal() and len(value) < 40:
-        return EventId(min(int(epoch), 2**62), min(int(counter), 2**31 - 1))
-    return None

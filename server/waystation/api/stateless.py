@@ -9,13 +9,15 @@ import orjson
 from fastapi import Body, Request
 from starlette.responses import Response
 
-from waystation.api.dependencies import CallerDep, JSONBytes, ServicesDep
+from waystation.api.dependencies import CallerDep, JSONBytes, RunId, ServicesDep
 from waystation.api.long_answer import ensure_room
 from waystation.api.routing import STREAMED, Router, errors
-from waystation.api.run_answers import stream_answer, wait_answer
-from waystation.api.runs import IdempotencyKey, origin_of
-from waystation.runs.admission import create_batch, create_stateless
+from waystation.api.run_answers import join_stream_answer, stream_answer, wait_answer
+from waystation.api.runs import IdempotencyKey, LastEventId, StreamModes, origin_of
+from waystation.api.sse import parse_modes
+from waystation.runs.admission import create_batch, create_stateless, stateless_thread_id
 from waystation.runs.requests import StatelessRunCreate
+from waystation_db.rows import RunKey
 
 router = Router(tags=["Stateless runs"])
 
@@ -49,6 +51,28 @@ async def stream_run(
     ensure_room(request)
     run = await create_stateless(services, caller, request=body, origin=origin_of(request, idempotency_key))
     return stream_answer(services, run, leave_cancels=body.cancel_on_leave, content=f"/runs/{run.key.run_id}")
+
+
+@router.get("/runs/{run_id}/stream", summary="Join a stateless run's stream", responses=STREAMED | errors(503))
+async def join_stream(
+    run_id: RunId,
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    stream_mode: StreamModes = None,
+    cancel_on_disconnect: bool = False,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """Where `Location` of `/runs/stream` leads: the run by its id alone."""
+    ensure_room(request)
+    return await join_stream_answer(
+        services,
+        RunKey(caller.tenant_id, stateless_thread_id(run_id), run_id),
+        base=f"/runs/{run_id}",
+        modes=parse_modes(stream_mode),
+        last_event_id=last_event_id,
+        leave_cancels=cancel_on_disconnect,
+    )
 
 
 @router.post(

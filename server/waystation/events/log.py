@@ -46,6 +46,9 @@ class EventId(NamedTuple):
 BEGINNING = EventId(0, -1)
 """Before every event: reading after it gives the whole log."""
 
+ONLY_END = EventId(2**62, 0)
+"""Behind every event: reading after it gives the `End` alone, for those who wait for a run and follow no events."""
+
 
 class Event(NamedTuple):
     """One event as it goes on the wire. `name` has the namespace suffix (`values|child:…`); `data` is one line of

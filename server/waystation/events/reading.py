@@ -23,7 +23,7 @@ import orjson
 from waystation.errors import SlowReader
 from waystation.events.chunks import follows
 from waystation.events.live import Found, LiveEvents
-from waystation.events.log import BEGINNING, End, Event, EventId
+from waystation.events.log import BEGINNING, ONLY_END, End, Event, EventId
 from waystation.events.postgres import ChunkReader, Stored
 from waystation.events.watches import Watch, Watches
 from waystation_db.errors import DatabaseUnavailable
@@ -126,7 +126,7 @@ class Reading:
         """Set the position to begin at, and whether the first look has to go to Postgres."""
         if after is not None:
             watch.position = after
-            watch.doubt = watch.resumable or after != BEGINNING
+            watch.doubt = after != ONLY_END and (watch.resumable or after != BEGINNING)
             return
         # Somebody joins: the run may have ended long ago, which only its row knows.
         watch.joins = watch.doubt = True

@@ -20,6 +20,7 @@ import uuid_utils
 from waystation.auth import Principal
 from waystation.catalog import default_assistant_id
 from waystation.errors import BadRequest, Conflict, InvalidRequest, NotFound, ThreadBusy
+from waystation.runs.cancel import tell_ended
 from waystation.runs.requests import RunCreate, StatelessRunCreate, ThreadRunCreate
 from waystation.runs.threads import default_ttl
 from waystation.services import Services
@@ -33,6 +34,14 @@ _NOT_FOUND = "Thread or assistant not found."
 
 
 @dataclass(frozen=True, slots=True)
+class Displaced:
+    """What a new run took the place of: pending runs that are over, and running ones that are wished to stop."""
+
+    ended: tuple[RunKey, ...] = ()
+    wished: tuple[RunKey, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Admitted:
     """A run that exists now. `kwargs` is what its row keeps of the request."""
 
@@ -41,7 +50,7 @@ class Admitted:
     kwargs: dict[str, Any]
     resumable: bool
     multitask_strategy: str = "enqueue"
-    displaced: tuple[RunKey, ...] = ()
+    displaced: Displaced = Displaced()
 
     def face(self) -> bytes:
         """The run as the client that created it sees it: pending, whether or not it was claimed at once."""
@@ -80,11 +89,17 @@ async def create_on_thread(
         InvalidRequest, BadRequest: the request makes no sense.
         Conflict: the Idempotency-Key was used for a different request.
     """
-    prepared = _prepare(services, caller, thread_id, request, origin, temporary=False)
+    key = RunKey(caller.tenant_id, thread_id, str(uuid_utils.uuid7()))
+    prepared = _prepare(services, caller, key, request, origin, temporary=False)
     fast = origin.idempotency_key is None and not request.after_seconds
     if fast and (admitted := await _create_on_idle(services, prepared)):
         return admitted
     return await _create_queued(services, prepared, request)
+
+
+def stateless_thread_id(run_id: str) -> str:
+    """The thread of a stateless run: its own id with the last bit turned, so that either leads to the other."""
+    return str(UUID(int=UUID(run_id).int ^ 1))
 
 
 async def create_stateless(
@@ -92,7 +107,7 @@ async def create_stateless(
 ) -> Admitted:
     """Create a run on a thread made for it. Raises as `create_on_thread`, except for threads."""
     temporary = request.on_completion == "delete"
-    prepared = _prepare(services, caller, str(uuid_utils.uuid7()), request, origin, temporary=temporary)
+    prepared = _prepare(services, caller, _stateless_key(caller), request, origin, temporary=temporary)
     if origin.idempotency_key is not None:
         return await _create_idempotent_stateless(services, prepared)
     admitted = await _create_with_thread(services, prepared)
@@ -106,7 +121,7 @@ async def create_batch(
 ) -> list[Admitted]:
     """Create several stateless runs, all or none."""
     prepared = [
-        _prepare(services, caller, str(uuid_utils.uuid7()), r, origin, temporary=r.on_completion == "delete")
+        _prepare(services, caller, _stateless_key(caller), r, origin, temporary=r.on_completion == "delete")
         for r in requests
     ]
     await services.queue.take(len(prepared))
@@ -128,7 +143,7 @@ class _Prepared:
     origin: Origin
     request_hash: bytes
 
-    def admitted(self, row: CreatedRun, displaced: tuple[RunKey, ...] = ()) -> Admitted:
+    def admitted(self, row: CreatedRun, displaced: Displaced = Displaced()) -> Admitted:
         return Admitted(self.run.key, row, self.kwargs, self.run.resumable, self.run.multitask_strategy, displaced)
 
     def claimed(self, row: CreatedRun) -> ClaimedRun:
@@ -151,7 +166,7 @@ class _Prepared:
 
 
 def _prepare(
-    services: Services, caller: Principal, thread_id: str, request: RunCreate, origin: Origin, *, temporary: bool
+    services: Services, caller: Principal, key: RunKey, request: RunCreate, origin: Origin, *, temporary: bool
 ) -> _Prepared:
     assistant_id = resolve_assistant(services, request.assistant_id)
     if request.context and request.config.configurable:
@@ -160,7 +175,6 @@ def _prepare(
         )
     if request.webhook:
         raise InvalidRequest("webhook: this version does not send webhooks; leave it out.")
-    key = RunKey(caller.tenant_id, thread_id, str(uuid_utils.uuid7()))
     kwargs = _kwargs(key, assistant_id, caller, request, origin, temporary=temporary)
     shown = {
         name: kwargs["config"][name] for name in ("tags", "recursion_limit", "metadata") if name in kwargs["config"]
@@ -181,8 +195,7 @@ def _prepare(
         ttl_strategy=ttl.strategy if ttl else None,
         ttl_minutes=ttl.minutes if ttl else None,
     )
-    thread = None if isinstance(request, StatelessRunCreate) else thread_id
-    hashed = b"" if origin.idempotency_key is None else _request_hash(request, thread)
+    hashed = b"" if origin.idempotency_key is None else _request_hash(request, key)
     return _Prepared(run, kwargs, origin, hashed)
 
 
@@ -203,10 +216,15 @@ def resolve_assistant(services: Services, name: str) -> str:
         ) from None
 
 
-def _request_hash(request: RunCreate, thread_id: str | None) -> bytes:
-    """By what a request is known again. The thread of a stateless run does not count: each request makes a new one."""
-    where = b"stateless" if thread_id is None else thread_id.encode()
-    return hashlib.sha256(where + request.model_dump_json().encode()).digest()
+def _request_hash(request: RunCreate, key: RunKey) -> bytes:
+    """Whether an Idempotency-Key comes with the same request again. A stateless run's thread is no part of that."""
+    where = key.thread_id if isinstance(request, ThreadRunCreate) else ""
+    return hashlib.sha256(f"{where}\n{request.model_dump_json()}".encode()).digest()
+
+
+def _stateless_key(caller: Principal) -> RunKey:
+    run_id = str(uuid_utils.uuid7())
+    return RunKey(caller.tenant_id, stateless_thread_id(run_id), run_id)
 
 
 def _kwargs(
@@ -298,7 +316,7 @@ async def _create_queued(services: Services, prepared: _Prepared, request: Threa
     await services.queue.take()
     async with services.db.connection() as conn, conn.transaction():
         admitted = await _recall(conn, prepared) or await _create_locked(conn, prepared, request)
-    _after_commit(services, admitted, request.multitask_strategy)
+    await _after_commit(services, admitted, request.multitask_strategy)
     return admitted
 
 
@@ -319,7 +337,7 @@ async def _create_locked(conn: Conn, prepared: _Prepared, request: ThreadRunCrea
 async def _enqueue(conn: Conn, prepared: _Prepared, *, active: int) -> Admitted:
     """The multitask decision on a locked thread, then the new run behind it."""
     key, strategy = prepared.run.key, prepared.run.multitask_strategy
-    displaced: tuple[RunKey, ...] = ()
+    displaced = Displaced()
     if active and strategy == "reject":
         raise ThreadBusy(
             "Thread is already running a task. Wait for it to finish or choose a different multitask strategy."
@@ -332,22 +350,28 @@ async def _enqueue(conn: Conn, prepared: _Prepared, *, active: int) -> Admitted:
     return prepared.admitted(row, displaced)
 
 
-async def displace(conn: Conn, tenant_id: str, thread_id: str, *, action: CancelAction) -> tuple[RunKey, ...]:
+async def displace(conn: Conn, tenant_id: str, thread_id: str, *, action: CancelAction) -> Displaced:
     """Stop everything active on a locked thread: pending runs at once, running ones by a durable wish."""
     active = await runs.active_runs(conn, tenant_id, thread_id)
     ids = [run_id for run_id, _ in active]
     reason = DISPLACED.format(action)
     if action == "rollback":
-        await runs.delete_pending(conn, tenant_id, thread_id, run_ids=ids)
+        ended = await runs.delete_pending(conn, tenant_id, thread_id, run_ids=ids)
     else:
-        await runs.cancel_pending(conn, tenant_id, thread_id, run_ids=ids, error=None)
+        ended = await runs.cancel_pending(conn, tenant_id, thread_id, run_ids=ids, error=None)
     wished = await runs.wish_cancel(conn, tenant_id, thread_id, run_ids=ids, action=action, reason=reason)
-    return tuple(RunKey(tenant_id, thread_id, run_id) for run_id in wished)
+    return Displaced(
+        tuple(RunKey(tenant_id, thread_id, run_id) for run_id in ended),
+        tuple(RunKey(tenant_id, thread_id, run_id) for run_id in wished),
+    )
 
 
-def _after_commit(services: Services, admitted: Admitted, strategy: str) -> None:
-    for key in admitted.displaced:
-        services.wakeups.stop_run(key, cast("CancelAction", strategy), DISPLACED.format(strategy))
+async def _after_commit(services: Services, admitted: Admitted, strategy: str) -> None:
+    action: CancelAction = "rollback" if strategy == "rollback" else "interrupt"
+    for key in admitted.displaced.ended:
+        await tell_ended(services, key, action)
+    for key in admitted.displaced.wished:
+        services.wakeups.stop_run(key, action, DISPLACED.format(action))
     services.wakeups.work_available()
 
 

@@ -67,9 +67,9 @@ AssistantUuid = Annotated[str, AfterValidator(_assistant_id), JsonSchema({"type"
 Name = Annotated[str, Field(max_length=1024)]
 Text = Annotated[str, Field(max_length=65_536)]
 Integral = BeforeValidator(_integral)
-Limit = Annotated[int, Integral, Field(ge=1, le=1000)]
-Offset = Annotated[int, Integral, Field(ge=0, le=2**31 - 1)]
-Positive = Annotated[int, Integral, Field(ge=1, le=2**31 - 1)]
+Limit = Annotated[int, Field(ge=1, le=1000), Integral]
+Offset = Annotated[int, Field(ge=0, le=2**31 - 1), Integral]
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1), Integral]
 MaybeObject = Annotated[JSONObject | None, Omissible()]
 
 

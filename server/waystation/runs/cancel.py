@@ -11,7 +11,7 @@ from itertools import groupby
 
 from waystation.auth import Principal
 from waystation.errors import NotFound
-from waystation.events import BEGINNING, End
+from waystation.events import ONLY_END, End
 from waystation.services import Services
 from waystation_db import runs
 from waystation_db.rows import FINAL_STATUSES, CancelAction, RunKey
@@ -96,7 +96,7 @@ async def cancel_because_client_left(services: Services, key: RunKey) -> None:
 
 async def until_final(services: Services, key: RunKey, *, resumable: bool) -> End:
     """Wait until the run is final (or gone)."""
-    async for batch in services.log.read(key, after=BEGINNING, resumable=resumable):
+    async for batch in services.log.read(key, after=ONLY_END, resumable=resumable):
         if isinstance(batch, End):
             return batch
     return End(None)
@@ -123,6 +123,14 @@ async def delete_run(services: Services, caller: Principal, *, thread_id: str, r
     await services.log.forget(key)
 
 
+async def tell_ended(services: Services, key: RunKey, action: CancelAction) -> None:
+    """Tell the readers of a run that ended while it was pending: no worker will."""
+    if action == "rollback":
+        await services.log.forget(key)
+    else:
+        await services.log.end(key, 0, End("interrupted"), resumable=False)
+
+
 def _reason(action: CancelAction) -> str:
     return ROLLBACK_REASON if action == "rollback" else USER_REASON
 
@@ -143,6 +151,8 @@ async def _stop(services: Services, key: RunKey, run_ids: Sequence[str], action:
     )
     for wish in stopped.wished:
         services.wakeups.stop_run(wish, action, reason)
+    for key in stopped.ended:
+        await tell_ended(services, key, action)
     if stopped.ended:
         services.wakeups.work_available()
     return stopped
