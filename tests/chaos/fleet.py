@@ -36,14 +36,17 @@ QUICK = {
 class Node:
     """One process."""
 
-    def __init__(self, fleet: Fleet, name: str, *args: str, port: int = 0) -> None:
+    def __init__(
+        self, fleet: Fleet, name: str, *args: str, port: int = 0, environment: dict[str, str] | None = None
+    ) -> None:
         self.name = name
         self.port = port
         self._fleet = fleet
         self._args = args
+        self._environment = fleet.environment | (environment or {})
         self.log_path = fleet.directory / f"{name}.log"
         self._zygote = fleet.zygote
-        order = {"argv": args, "env": fleet.environment, "log": str(self.log_path)}
+        order = {"argv": args, "env": self._environment, "log": str(self.log_path)}
         self.pid: int = self._zygote.ask(order)["pid"]
 
     @property
@@ -76,7 +79,7 @@ class Node:
 
     def again(self) -> Node:
         """Another process with the same command and port."""
-        return self._fleet.add(Node(self._fleet, self.name, *self._args, port=self.port))
+        return self._fleet.add(Node(self._fleet, self.name, *self._args, port=self.port, environment=self._environment))
 
     async def ended(self, within_s: float) -> int:
         """Wait for the process to exit by itself; its exit code."""
@@ -152,8 +155,9 @@ class Fleet:
     def api(self, name: str = "api", *, port: int | None = None) -> Node:
         return self._served(name, "serve", "-c", self._config, port=port)
 
-    def worker(self, name: str) -> Node:
-        return self.add(Node(self, name, "worker", "-c", self._config))
+    def worker(self, name: str, **environment: str) -> Node:
+        """A worker; `environment` replaces what the fleet has."""
+        return self.add(Node(self, name, "worker", "-c", self._config, environment=environment))
 
     def workers(self, count: int) -> list[Node]:
         return [self.worker(f"worker-{n}") for n in range(count)]

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import parse_qs, urlsplit
+
+from chaos.fleet import free_port
 
 Moment = Literal["before it is sent", "after it is committed"]
 
@@ -50,25 +52,35 @@ class Loss:
 class Proxy:
     """Forwards connections, and loses what it is told to."""
 
-    def __init__(self, socket_dir: str, port: int) -> None:
+    def __init__(self, socket_dir: str, losses: list[Loss], on_loss: Callable[[], None]) -> None:
         self._socket = f"{socket_dir}/.s.PGSQL.5432"
-        self.port = port
-        self.losses: list[Loss] = []
+        self._on_loss = on_loss
+        self.losses = losses
+        self._open: set[asyncio.StreamWriter] = set()
 
     async def serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         server, to_server = await asyncio.open_unix_connection(self._socket)
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
+        ends = {to_client, to_server}
+        self._open |= ends
+        try:
             startup = await _startup(client)
             to_server.write(startup)
             if any(name in startup for name in _COUNTED):
                 await self._count(client, to_client, server, to_server)
             else:
-                await asyncio.wait(
-                    [asyncio.create_task(_pipe(client, to_server)), asyncio.create_task(_pipe(server, to_client))],
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-        to_client.transport.abort()
-        to_server.close()
+                pipes = [asyncio.create_task(_pipe(client, to_server)), asyncio.create_task(_pipe(server, to_client))]
+                await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # one of the two has hung up
+        finally:
+            for end in ends:
+                end.transport.abort()
+            self._open -= ends
+
+    def hang_up(self) -> None:
+        """Cut every connection."""
+        for end in list(self._open):
+            end.transport.abort()
 
     async def _count(
         self,
@@ -93,20 +105,26 @@ class Proxy:
     def _is_lost(self, moment: Moment, request: bytes, answer: bytes) -> bool:
         waiting = [loss for loss in self.losses if loss.moment == moment and loss.lost is None]
         hits = [loss.hits(request, answer) for loss in waiting]  # each of them counts, whether or not another one hits
+        if any(hits):
+            self._on_loss()
         return any(hits)
 
 
 @asynccontextmanager
-async def losing_proxy(conninfo: str, port: int) -> AsyncGenerator[tuple[Proxy, str]]:
-    """A proxy before this server and the address of the same database through it."""
+async def losing_proxy(
+    conninfo: str, *, losses: list[Loss], on_loss: Callable[[], None] = lambda: None
+) -> AsyncGenerator[str]:
+    """The address of the same database through a proxy that loses these, and calls `on_loss` at the moment of each."""
     parts = urlsplit(conninfo)
-    proxy = Proxy(parse_qs(parts.query)["host"][0], port)
+    port = free_port()
+    proxy = Proxy(parse_qs(parts.query)["host"][0], losses, on_loss)
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", port, limit=2**26)
     try:
         query = "sslmode=disable&gssencmode=disable"
-        yield proxy, f"postgresql://postgres@127.0.0.1:{port}{parts.path}?{query}"
+        yield f"postgresql://postgres@127.0.0.1:{port}{parts.path}?{query}"
     finally:
         server.close()
+        proxy.hang_up()
 
 
 async def _startup(client: asyncio.StreamReader) -> bytes:

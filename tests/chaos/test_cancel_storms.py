@@ -150,8 +150,8 @@ async def test_fifty_runs_of_one_thread_that_interrupt_each_other(
         ended = await at.witness.until_ended(accepted, within_s=40)
         await at.all_right()
         assert (await at.client.get(f"/threads/{thread_id}")).json()["status"] != "busy"
-        state = (await at.client.get(f"/threads/{thread_id}/state")).json()
-        done = (state["values"] or {}).get("done", [])
+        state: dict[str, dict[str, list[int]]] = (await at.client.get(f"/threads/{thread_id}/state")).json()
+        done = state["values"].get("done", []) if state["values"] else []
         assert done == list(range(1, len(done) + 1)), "a step is missing or there twice"
     say(f"{Counter(ended.values())}, {refused} refused, {len(done)} steps in the state")
 

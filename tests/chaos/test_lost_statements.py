@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from chaos.fleet import fleet_of, free_port
+from chaos.fleet import fleet_of
 from chaos.runs_api import body, client_of, joined, submit
-from chaos.statements import Loss, Moment, Proxy, losing_proxy
+from chaos.statements import Loss, Moment, losing_proxy
 from chaos.witness import Witness, say
 
 pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(150)]
@@ -24,7 +24,8 @@ STATEMENTS = 40
 
 
 async def test_a_run_survives_the_loss_of_any_one_of_its_statements(tmp_path: Path, database_uri: str) -> None:
-    async with losing_proxy(database_uri, free_port()) as (proxy, through_proxy):
+    losses: list[Loss] = []
+    async with losing_proxy(database_uri, losses=losses) as through_proxy:
         with fleet_of(tmp_path, through_proxy, WAYSTATION_PREPARE="false", N_JOBS_PER_WORKER="20") as fleet:
             witness = await Witness(database_uri, fleet.executions).install()
             node = await fleet.alone().ready()
@@ -32,7 +33,7 @@ async def test_a_run_survives_the_loss_of_any_one_of_its_statements(tmp_path: Pa
                 turns = asyncio.Semaphore(8)
                 await asyncio.gather(
                     *[
-                        _one(script, client, proxy, turns, Loss(str(uuid.uuid4()), nth, moment))
+                        _one(script, client, losses, turns, Loss(str(uuid.uuid4()), nth, moment))
                         for script in (_idempotent, _waiting)
                         for moment in MOMENTS
                         for nth in range(1, STATEMENTS + 1)
@@ -43,7 +44,7 @@ async def test_a_run_survives_the_loss_of_any_one_of_its_statements(tmp_path: Pa
             counted = await witness.check([run for run, _ in rows])
             values = await witness.outputs([run for run, _ in rows])
             assert node.is_alive, node.log()
-    lost = [loss for loss in proxy.losses if loss.lost]
+    lost = [loss for loss in losses if loss.lost]
     kinds = {(loss.moment, loss.lost) for loss in lost}
     say(f"{len(lost)} statements lost, {len(kinds)} different: {counted}")
     assert len(lost) > STATEMENTS, "the proxy lost nearly nothing"
@@ -54,9 +55,11 @@ async def test_a_run_survives_the_loss_of_any_one_of_its_statements(tmp_path: Pa
 Script = Callable[[httpx.AsyncClient, str], Awaitable[None]]
 
 
-async def _one(script: Script, client: httpx.AsyncClient, proxy: Proxy, turns: asyncio.Semaphore, loss: Loss) -> None:
+async def _one(
+    script: Script, client: httpx.AsyncClient, losses: list[Loss], turns: asyncio.Semaphore, loss: Loss
+) -> None:
     async with turns:
-        proxy.losses.append(loss)
+        losses.append(loss)
         await script(client, loss.thread_id)
 
 
