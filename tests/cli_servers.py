@@ -111,8 +111,12 @@ class Command:
         command = cls(*arguments, cwd=cwd, environ=environ)
         try:
             yield command
+        except BaseException:
+            sys.stderr.write(f"waystation {' '.join(arguments)} said:\n{command.output}\n")  # pytest shows it
+            raise
         finally:
             command.kill()
+            command.close()
 
     @property
     def pid(self) -> int:
@@ -150,6 +154,13 @@ class Command:
             self._process.kill()
             self._process.wait()
 
+    def close(self) -> None:
+        """Hear the rest of what it and its children say; all of them have ended."""
+        self._reading.join(DEADLINE_S)
+        assert self._process.stdout is not None
+        assert not self._reading.is_alive(), f"something stayed behind:\n{self.output}"
+        self._process.stdout.close()
+
     def children(self) -> dict[int, str]:
         """Process ids and command lines of its children."""
         listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(self.pid)], capture_output=True, text=True)
@@ -172,7 +183,9 @@ class Client:
     """The few requests that these tests make."""
 
     def __init__(self, url: str) -> None:
-        self.http = httpx.Client(base_url=url, timeout=DEADLINE_S)
+        # Keeps no connection, so that there is nothing to close.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self.http = httpx.Client(base_url=url, timeout=DEADLINE_S, limits=limits)
 
     def run(self, payload: dict[str, Any]) -> Any:
         return self.http.post("/runs/wait", json={"assistant_id": "steps", "input": payload}).raise_for_status().json()

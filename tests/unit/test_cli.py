@@ -128,7 +128,7 @@ def test_a_host_of_another_machine_is_told() -> None:
 
 
 def test_a_server_on_all_addresses_is_shown_with_one_that_works() -> None:
-    with bind("0.0.0.0", 0, listen=True) as sock:
+    with bind("0.0.0.0", 0) as sock:
         url = url_of(sock)
         host, _, port = url.removeprefix("http://").partition(":")
         socket.create_connection((host, int(port))).close()

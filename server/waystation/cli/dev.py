@@ -67,7 +67,7 @@ def run(options: DevOptions) -> NoReturn:
     with ExitStack() as stack:
         lock = ProjectLock.acquire(root)
         stack.callback(lock.release)
-        sock = bind(options.host, options.port, listen=True)
+        sock = bind(options.host, options.port)
         order = _order(options, root, sock, lock, started_at)
         lock.announce(Holder("dev", os.getpid(), order.url))
         if not options.reload:

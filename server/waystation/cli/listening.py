@@ -1,6 +1,6 @@
-"""The socket that a server listens on, bound before anything slow begins: a taken port is told at once.
+"""The socket that a server listens on, opened before anything slow begins: a taken port is told at once.
 
-A supervisor binds it once and hands it to each of its children in turn, so that clients wait while a child is replaced
+A supervisor opens it once and hands it to each of its children in turn, so that clients wait while a child is replaced
 and are never refused.
 """
 
@@ -14,8 +14,8 @@ from waystation.cli.failures import CommandError
 BACKLOG = 2048
 
 
-def bind(host: str, port: int, *, listen: bool = False) -> socket.socket:
-    """A bound socket. With `listen`, connections are taken from now on and wait until somebody serves them.
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket: connections are taken from now on, and wait until somebody serves them.
 
     Raises CommandError: the port is taken, not allowed, or `host` is no address of this machine.
     """
@@ -29,8 +29,7 @@ def bind(host: str, port: int, *, listen: bool = False) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
-        if listen:
-            sock.listen(BACKLOG)
+        sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise CommandError(_why(error, host, port)) from None

@@ -56,7 +56,7 @@ def run(options: UpOptions) -> None:
     root = root_of(options.config)
     lock = ProjectLock.acquire(root)
     try:
-        with bind(options.host, options.port, listen=True) as sock:
+        with bind(options.host, options.port) as sock:
             lock.announce(Holder("up", os.getpid(), url_of(sock)))
             asyncio.run(_serve(options, root, lock, sock, started_at))
     finally:
