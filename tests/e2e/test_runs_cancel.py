@@ -147,10 +147,13 @@ async def test_leaving_stops_a_run_that_asked_for_it(
     sdk: Client, http: httpx.AsyncClient, thread_id: str, operation: str, stateless: bool
 ) -> None:
     path = f"/runs/{operation}" if stateless else f"/threads/{thread_id}/runs/{operation}"
-    body = {"assistant_id": "slow", "input": LONG, "on_disconnect": "cancel", "on_completion": "keep"}
+    mark = {"mark": uuid.uuid4().hex}
+    body = {"assistant_id": "slow", "input": LONG, "metadata": mark, "on_disconnect": "cancel", "on_completion": "keep"}
     async with http.stream("POST", path, json=body) as answer:
-        where = answer.headers["location"].split("/")
-    run = {"thread_id": where[2], "run_id": where[4]}
+        assert answer.status_code == 200
+        if stateless:
+            thread_id = (await sdk.threads.search(metadata=mark))[0]["thread_id"]
+    (run,) = await sdk.runs.list(thread_id)
     await run_becomes(sdk, run, "interrupted", within_s=5)
     thread = await sdk.threads.get(run["thread_id"])
     assert thread["error"] == {"error": "UserInterrupt", "message": LEFT}

@@ -69,6 +69,10 @@ async def join_stream_answer(
     )
 
 
+_LAST = EventId(2**62, 2**30)
+"""Later than any event. Postgres can count on from it: one reader's overflow would fail the reads of others, too."""
+
+
 def parse_event_id(value: str | None) -> EventId | None:
     """`-1` and `0` mean from the beginning; what is not an id means from now on."""
     if value is None:
@@ -77,5 +81,5 @@ def parse_event_id(value: str | None) -> EventId | None:
         return BEGINNING
     epoch, _, counter = value.partition("-")
     if epoch.isdecimal() and counter.isdecimal() and len(value) < 40:
-        return EventId(min(int(epoch), 2**62), min(int(counter), 2**31 - 1))
+        return EventId(min(int(epoch), _LAST.epoch_ms), min(int(counter), _LAST.counter))
     return None
