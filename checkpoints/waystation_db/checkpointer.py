@@ -32,6 +32,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import DictRow, TupleRow, dict_row
 
+from waystation_db import checkpoint_clock
 from waystation_db import checkpoint_threads as threads
 from waystation_db.checkpoint_rows import Fence, Put, checkpoint_put, write_rows
 from waystation_db.checkpoint_tuples import checkpoint_tuple, is_before_v4
@@ -143,7 +144,10 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         else:
             where = _LATEST
         rows = await self._rows(where, arguments)
-        return self._seen(checkpoint_tuple(self.serde, rows[0])) if rows else None
+        if not rows:
+            return None
+        checkpoint_clock.witness(rows[0]["checkpoint_id"])
+        return self._seen(checkpoint_tuple(self.serde, rows[0]))
 
     async def alist(
         self,

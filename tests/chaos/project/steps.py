@@ -7,6 +7,7 @@ import operator
 import time
 from typing import Annotated, NotRequired
 
+import wrong_clock  # noqa: F401
 from executions import note
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_stream_writer
