@@ -1,4 +1,4 @@
-"""The official JavaScript client against a live server. Needs Node.js and npm; the client is installed beside the script.
+"""The official JavaScript client against a live server. Needs Node.js and npm, which install it beside the script.
 
 The scenarios are in `js/sdk.mjs`, which a person may run as well. Their results are checked there and named here.
 """
@@ -63,7 +63,6 @@ async def test_every_scenario_of_the_javascript_client_works(scripts: Path, live
     finally:
         if node.returncode is None:
             node.kill()
-    print(out.decode())
     assert node.returncode == 0, out.decode() + err.decode()
     results: list[dict[str, Any]] = [json.loads(line) for line in out.splitlines()]
     assert {result["scenario"] for result in results} == SCENARIOS
