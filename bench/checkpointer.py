@@ -1,6 +1,6 @@
 """What saving a run costs: our saver next to LangGraph's own with a pool and to no saver at all, in one run.
 
-    python bench/checkpointer.py [--database-uri postgres://…] [--seconds 3] [--profile]
+    python -m bench.checkpointer [--database-uri postgres://…] [--seconds 3] [--profile]
 
 CPU is that of this process (graph included) and of all processes of the Postgres server, which must be local and idle.
 Without an address an embedded Postgres is started. Compare within one run only: machines differ.

@@ -1,6 +1,6 @@
 """How many events a second the event log carries from a worker's loop to its readers, and what each costs in CPU.
 
-    python bench/event_log.py [--runs 8] [--events 5000] [--batch 4] [--idle 5000]
+    python -m bench.event_log [--runs 8] [--events 5000] [--batch 4] [--idle 5000]
 
 Starts a Postgres and a Valkey of its own. The writer is on another thread, as the worker is; over Redis and Postgres
 that makes one process do the work of two. Run it on a quiet machine.

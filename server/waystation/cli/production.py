@@ -11,7 +11,7 @@ from typing import NoReturn
 from waystation.catalog.project import Project, configure
 from waystation.cli import banner
 from waystation.cli.listening import bind, url_of
-from waystation.cli.serving import Serving, Tls, drain_seconds, run, serve
+from waystation.cli.serving import Serving, Tls, run, serve
 from waystation.cli.terminal import say
 from waystation.config import Settings
 from waystation.process import database_uri
@@ -71,9 +71,11 @@ def _run(options: ProcessOptions, settings: Settings, project: Project, *, api: 
     serving = Serving(
         settings=settings,
         project=project,
-        drain_s=drain_seconds(settings),
+        grace_s=settings.shutdown_grace_s,
         sock=sock,
         api=api,
+        # Only the operator knows that there are no others on this database, and says so by this setting.
+        alone=api and settings.n_jobs_per_worker > 0 and settings.event_log == "memory",
         tls=options.tls,
         supervised=options.supervised,
         worker_id=options.worker_id,
