@@ -32,12 +32,12 @@ async def client_of(url: str) -> AsyncGenerator[httpx.AsyncClient]:
         yield client
 
 
-def body(graph: str, given: dict[str, Any], **more: Any) -> dict[str, Any]:
+def body(graph: str, given: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
     return {"assistant_id": graph, "input": given, "if_not_exists": "create", **more}
 
 
 async def submit(
-    client: httpx.AsyncClient, graph: str, given: dict[str, Any], *, thread_id: str | None = None, **more: Any
+    client: httpx.AsyncClient, graph: str, given: dict[str, Any] | None, *, thread_id: str | None = None, **more: Any
 ) -> Accepted:
     """Create a run in the background; a refused or broken request is tried again with the same Idempotency-Key."""
     thread_id = thread_id or str(uuid.uuid4())

@@ -13,14 +13,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from chaos.fleet import Fleet, Node, fleet_of
+from chaos.fleet import fleet_of
+from chaos.mortal import MOMENTS, MORTAL, mortal_worker
 from chaos.runs_api import Accepted, client_of, joined, submit
-from chaos.statements import Loss, Moment, losing_proxy
+from chaos.statements import Loss
 from chaos.witness import Witness, say
 
 pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(150)]
 
-MOMENTS: tuple[Moment, ...] = ("before it is sent", "after it is committed")
 STEPS = 3
 STATEMENTS = 10
 WORKERS = 3
@@ -29,13 +29,13 @@ WORKERS = 3
 async def test_a_worker_may_die_at_any_of_its_statements(tmp_path: Path, database_uri: str) -> None:
     losses: list[Loss] = []
     # Neighbours die with their worker, more often than an innocent run should.
-    with fleet_of(tmp_path, database_uri, WAYSTATION_PREPARE="false", WAYSTATION_MAX_CRASHES="50") as fleet:
+    with fleet_of(tmp_path, database_uri, **MORTAL) as fleet:
         witness = await Witness(database_uri, fleet.executions).install()
         api = await fleet.api().ready()
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(client_of(api.url))
             for number in range(WORKERS):
-                await _mortal_worker(stack, fleet, f"worker-{number}", database_uri, losses)
+                await mortal_worker(stack, fleet, f"worker-{number}", database_uri, losses)
             turns = asyncio.Semaphore(5)
             runs = await asyncio.gather(
                 *[
@@ -52,18 +52,6 @@ async def test_a_worker_may_die_at_any_of_its_statements(tmp_path: Path, databas
     say(f"{len(deaths)} deaths at {len(points)} different points: {counted}")
     assert len(deaths) > STATEMENTS
     assert all(value["done"] == list(range(1, STEPS + 1)) for value in values)
-
-
-async def _mortal_worker(stack: AsyncExitStack, fleet: Fleet, name: str, database_uri: str, losses: list[Loss]) -> None:
-    """A worker that dies at each loss, and is started again."""
-    current: list[Node] = []
-
-    def die() -> None:
-        current[-1].kill()
-        current.append(current[-1].again())
-
-    uri = await stack.enter_async_context(losing_proxy(database_uri, losses=losses, on_loss=die))
-    current.append(fleet.worker(name, DATABASE_URI=uri))
 
 
 async def _one(client: httpx.AsyncClient, turns: asyncio.Semaphore, losses: list[Loss], loss: Loss) -> Accepted:

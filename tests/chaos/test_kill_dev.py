@@ -38,9 +38,10 @@ async def test_twenty_kills_lose_no_run_and_repeat_no_committed_step(tmp_path: P
             await node.ready()
             if kills % 2 == 0:  # two kills for each batch: a run that is hit a third time would be poison
                 async with client_of(node.url) as client:
-                    for durability in ("sync", "async"):
-                        given = {"steps": STEPS, "delay_s": 0.08}
-                        runs += await submit_many(client, 2, "steps", given, durability=durability)
+                    given = {"steps": STEPS, "delay_s": 0.08}
+                    runs += await submit_many(client, 2, "steps", given, durability="sync")
+                    runs += await submit_many(client, 2, "steps", given, durability="async")
+                    runs += await submit_many(client, 1, "nested", given, durability="sync")
             await asyncio.sleep(dice.uniform(0, 0.7))
             node.kill()
             killed_at = time.monotonic()

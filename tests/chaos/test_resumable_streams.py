@@ -114,11 +114,16 @@ async def test_a_lost_redis_leaves_no_gap(tmp_path: Path, database_uri: str, mak
         assert set(await load.all_whole()) == {1}
 
 
-async def test_a_killed_api_process_costs_its_readers_a_reconnect(
-    tmp_path: Path, database_uri: str, make_redis: Callable[[], Valkey]
+@pytest.mark.parametrize("gently", [True, False], ids=["SIGTERM", "SIGKILL"])
+async def test_an_api_process_that_goes_costs_its_readers_a_reconnect(
+    tmp_path: Path, database_uri: str, make_redis: Callable[[], Valkey], gently: bool
 ) -> None:
     async with reading(tmp_path, database_uri, make_redis()) as load:
         await load.witness.until_started(2 * READERS)
-        load.api.kill()
+        if gently:
+            load.api.terminate()
+            assert await load.api.ended(within_s=25) == 0, load.api.log()
+        else:
+            load.api.kill()
         await load.fleet.api("api-again", port=load.api.port).ready()
         assert set(await load.all_whole()) == {1}

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from chaos.fleet import Fleet, Node, fleet_of
+from chaos.fleet import QUICK, Fleet, Node, fleet_of
 from chaos.runs_api import Accepted, body, client_of, joined, submit, submit_many
 from chaos.witness import Counted, Witness, say
 from services import Valkey
@@ -121,6 +121,46 @@ async def test_a_rolling_restart_fails_nothing_and_repeats_nothing(
     assert counted.attempts > RUNS
     assert counted.crashes == 0
     assert counted.repeated_steps == 0
+
+
+async def test_a_step_longer_than_the_grace_period_is_handed_over_without_counting_a_crash(
+    tmp_path: Path, database_uri: str
+) -> None:
+    with fleet_of(tmp_path, database_uri, BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS="2") as fleet:
+        witness = await Witness(database_uri, fleet.executions).install()
+        api, worker = await fleet.api().ready(), fleet.worker("worker-0")
+        async with client_of(api.url) as client:
+            runs = await submit_many(client, 5, "steps", {"steps": 2, "delay_s": 6}, durability="sync")
+            await witness.until_started(5)
+            fleet.worker("successor")
+            asked_at = time.monotonic()
+            worker.terminate()
+            assert await worker.ended(within_s=15) == 0, worker.log()
+            stopped_s = time.monotonic() - asked_at
+            await witness.until_final([run.run_id for run in runs], within_s=40)
+            counted = await witness.check([run.run_id for run in runs])
+    say(f"SIGTERM within a step of 6 s: gone after {stopped_s:.1f} s; {counted}")
+    assert (counted.crashes, counted.attempts, counted.repeated_steps) == (0, 10, 5)
+
+
+async def test_with_the_default_leases_a_killed_workers_run_goes_on_by_itself(
+    tmp_path: Path, database_uri: str
+) -> None:
+    defaults = dict.fromkeys(QUICK, "")
+    with fleet_of(tmp_path, database_uri, **defaults) as fleet:
+        witness = await Witness(database_uri, fleet.executions).install()
+        api, worker = await fleet.api().ready(), fleet.worker("worker-0")
+        async with client_of(api.url) as client:
+            run = await submit(client, "steps", {"steps": 4, "delay_s": 0.5}, durability="sync")
+            await witness.until_started(2)
+            fleet.worker("successor")
+            worker.kill()
+            killed_at = time.monotonic()
+            assert (await joined(client, run))["done"] == [1, 2, 3, 4]
+            recovered_s = time.monotonic() - killed_at
+            counted = await witness.check([run.run_id])
+    say(f"killed with default leases: finished {recovered_s:.1f} s later; {counted}")
+    assert counted.repeated_steps <= 1
 
 
 async def test_flushing_redis_costs_nothing(

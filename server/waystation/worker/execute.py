@@ -147,7 +147,7 @@ class Execution:
     async def _stream_graph(self, graph: AnyGraph) -> Outcome:
         run = self.claimed
         saver = self._side.saver.for_run(run.key, run.attempt)
-        begin = await resume_point(run, graph, graph_config(run, saver=saver, at_head=True))
+        begin = await resume_point(run, graph, graph_config(run, saver=saver, at_head=True), db=self._side.db)
         if begin.kind == "paused":
             return Succeeded(None, paused=True)
         fresh = begin.kind == "start"

@@ -12,10 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import orjson
 from langchain_core.runnables import RunnableConfig
 from langgraph.pregel import Pregel
 from langgraph.types import StateSnapshot
 
+from waystation.runs.snapshot import thread_face
+from waystation_db import runs
+from waystation_db.pool import Database
+from waystation_db.retrying import until_done
 from waystation_db.rows import ClaimedRun
 
 AnyGraph = Pregel[Any, Any, Any, Any]
@@ -30,7 +35,7 @@ class ResumePoint:
     snapshot: StateSnapshot | None = None
 
 
-async def resume_point(run: ClaimedRun, graph: AnyGraph, config: RunnableConfig) -> ResumePoint:
+async def resume_point(run: ClaimedRun, graph: AnyGraph, config: RunnableConfig, *, db: Database) -> ResumePoint:
     """Decide where this attempt begins. `config` must not name a checkpoint: the thread's head is what counts.
 
     Costs nothing for a first attempt.
@@ -39,10 +44,29 @@ async def resume_point(run: ClaimedRun, graph: AnyGraph, config: RunnableConfig)
         return ResumePoint("start")
     head = await graph.aget_state(config, subgraphs=True)
     if (head.metadata or {}).get("run_id") != run.key.run_id:
-        return ResumePoint("start")
+        return ResumePoint("paused", head) if await _asks_again(run, head, db) else ResumePoint("start")
     if _waits_for_answer(head) or await _at_breakpoint(run, graph, head):
         return ResumePoint("paused", head)
     return ResumePoint("continue", head)
+
+
+async def _asks_again(run: ClaimedRun, head: StateSnapshot, db: Database) -> bool:
+    """Whether this run's answer was taken already, and led to another question before any checkpoint.
+
+    The thread's row still shows what was asked when the run was created. Giving the answer once more would answer the
+    question that came after it. Two equal questions of one node cannot be told apart.
+    """
+    command: dict[str, Any] = run.kwargs.get("command") or {}
+    if command.get("resume") is None or not _waits_for_answer(head):
+        return False
+
+    async def asked() -> object:
+        async with db.connection() as conn:
+            row = await runs.run_output(conn, run.key)
+        return row.interrupts if row is not None else None
+
+    before = await until_done(asked, retry_s=30)
+    return orjson.loads(thread_face(head).interrupts) != before
 
 
 def _waits_for_answer(head: StateSnapshot) -> bool:

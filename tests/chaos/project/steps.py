@@ -12,6 +12,7 @@ from executions import note
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
+from langgraph.types import interrupt
 from typing_extensions import TypedDict
 
 
@@ -59,3 +60,31 @@ def _loop(node: object) -> StateGraph:
 
 graph = _loop(_step).compile()
 tokens = _loop(_token_step).compile()
+
+
+class Answers(TypedDict):
+    answers: Annotated[list[str], operator.add]
+    done: Annotated[list[int], operator.add]
+
+
+def _ask_twice(state: Answers) -> dict[str, list[str]]:
+    first = interrupt("one")
+    return {"answers": [first, interrupt("two")]}
+
+
+async def _act(state: Answers, config: RunnableConfig) -> dict[str, list[int]]:
+    note(config, "act", "start")
+    return {"done": [1]}
+
+
+_asking = StateGraph(Answers)
+_asking.add_node("ask", _ask_twice)
+_asking.add_node("act", _act)
+_asking.add_edge(START, "ask")
+_asking.add_edge("ask", "act")
+asking = _asking.compile()
+
+_nested = StateGraph(State)
+_nested.add_node("child", graph)
+_nested.add_edge(START, "child")
+nested = _nested.compile()
