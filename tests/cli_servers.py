@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import httpx
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 STEPS = """
 import asyncio, operator, os

@@ -11,6 +11,8 @@ import pytest
 
 from cli_servers import STEPS, Client, Command, Project, is_alive, until
 
+pytestmark = pytest.mark.timeout(400)  # many processes, each of which imports everything
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:

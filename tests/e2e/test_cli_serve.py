@@ -14,6 +14,8 @@ import pytest
 
 from cli_servers import Client, Command, Project, taken_port
 
+pytestmark = pytest.mark.timeout(400)  # many processes, each of which imports everything
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
@@ -52,7 +54,7 @@ def test_sigterm_lets_streams_go_on_while_the_step_finishes_and_hands_over(proje
         server.until_says("Stopping")
         ready = httpx.get(f"{server.url}/ready")
         project.let_go()
-        reader.join(60)
+        reader.join(120)
 
         assert (ready.status_code, ready.json()["services"]["process"]) == (503, "draining")
         assert '"2"' in "".join(parts)  # the step that was in flight was still shown

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _TETHER = Path(__file__).with_name("tether.py")
-KILLED_AFTER_S = 20.0
-"""How long a child may take beyond its own grace period."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +44,11 @@ class Child:
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
 
-    async def stop(self, grace_s: float) -> int:
-        """Ask it to stop, wait for `grace_s` and a little, then kill it. Returns its exit code."""
+    async def stop(self, within_s: float) -> int:
+        """Ask it to stop, and kill it when that takes longer. Returns its exit code."""
         self.ask_to_stop()
         try:
-            async with asyncio.timeout(grace_s + KILLED_AFTER_S):
+            async with asyncio.timeout(within_s):
                 return await self.ended()
         except TimeoutError:
             self.kill()

@@ -34,7 +34,7 @@ from waystation.cli.terminal import paint, say
 from waystation.cli.watching import changes
 from waystation.config import process_environment
 
-_GRACE_S = 5.0
+_STOP_S = 12.0  # more than a server gives itself
 _CRASHES, _CRASHES_WITHIN_S = 5, 60.0
 
 
@@ -158,7 +158,7 @@ class _Supervisor:
             if not self._stop.is_set():
                 names = ", ".join(sorted(path.name for path in self._changed_files))
                 say(f"\n{paint('Changed:', 'bold')} {names}; restarting")
-            await child.stop(_GRACE_S)
+            await child.stop(_STOP_S)
         elif not self._stop.is_set():
             await self._after(ended.result())
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # imported late, while Postgres starts: nobody reads these an
     from waystation.catalog import Project
     from waystation.config import Settings
 
-_DRAIN_S = 3.0
-"""How long runs may go on at an edit or Ctrl-C before the step in flight is given up, to be executed again."""
+_GRACE_S = 8.0
+"""After an edit or Ctrl-C; for half of it runs may go on, then the step in flight is given up and executed again."""
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def run_dev(order: DevOrder, link: Link, *, supervised: bool, at_end: Callable[[
             serving.Serving(
                 settings=settings,
                 project=project,
-                drain_s=min(_DRAIN_S, settings.shutdown_grace_s),
+                grace_s=min(_GRACE_S, settings.shutdown_grace_s),
                 sock=socket.socket(fileno=order.listen_fd),
                 alone=True,
                 tls=tls,

@@ -19,11 +19,11 @@ _HURRY_AFTER_S = 5.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Role:
-    """A process that there should always be one of. `grace_s`: how long it may take to stop."""
+    """A process that there should always be one of. `stop_s`: how long it may take to stop."""
 
     name: str
     command: Sequence[str]
-    grace_s: float
+    stop_s: float
     environ: Mapping[str, str] | None = None
     pass_fds: Sequence[int] = ()
 
@@ -136,7 +136,7 @@ async def _hand_over(child: Child) -> None:
 
 async def _stop(member: _Member) -> None:
     if member.child is not None:
-        await member.child.stop(member.role.grace_s)
+        await member.child.stop(member.role.stop_s)
     if member.keeping is not None:
         member.keeping.cancel()
         await asyncio.wait([member.keeping])

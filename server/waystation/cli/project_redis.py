@@ -33,7 +33,7 @@ def redis_role(binary: Path, folder: Path) -> tuple[Role, Path]:
         socket = Path(tempfile.mkdtemp(prefix="waystation-redis-")) / "redis.sock"
     command = [str(binary), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"]
     command += ["--save", "", "--appendonly", "no", "--dir", str(socket.parent), "--loglevel", "nothing"]
-    return Role(name="redis", command=command, grace_s=5), socket
+    return Role(name="redis", command=command, stop_s=5), socket
 
 
 async def until_it_answers(socket: Path) -> str:

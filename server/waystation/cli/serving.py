@@ -55,13 +55,13 @@ class Tls:
 class Serving:
     """What one process does. Without `sock` it answers no HTTP; with `api` it serves everything, else health only.
 
-    `drain_s`: how long runs may go on after the first signal. `supervised`: Ctrl-C is the parent's business, and the
-    process ends with its parent.
+    `grace_s`: how long the process may go on after the first signal. `supervised`: Ctrl-C is the parent's business, and
+    the process ends with its parent.
     """
 
     settings: Settings
     project: Project
-    drain_s: float
+    grace_s: float
     sock: socket.socket | None = None
     api: bool = True
     alone: bool = False
@@ -71,11 +71,10 @@ class Serving:
     supervised: bool = False
     on_ready: Callable[[], None] = lambda: None
 
-
-def drain_seconds(settings: Settings) -> float:
-    """How long runs may go on, so that the process is gone when the grace period is over."""
-    # After it a run may take `abandon_s` to be cancelled, and closing its time.
-    return max(settings.shutdown_grace_s / 2, settings.shutdown_grace_s - settings.abandon_s - _CLOSING_S)
+    @property
+    def drain_s(self) -> float:
+        """How long runs may go on: less than the process, for cancelling what is left and closing take time too."""
+        return max(self.grace_s / 2, self.grace_s - self.settings.abandon_s - _CLOSING_S)
 
 
 def run(
@@ -218,6 +217,7 @@ async def _stop_when_asked(
 
 async def _drain_when_asked(serving: Serving, process: Process, shutdown: Shutdown) -> None:
     await shutdown.asked.wait()
+    _exit_in(max(serving.grace_s, _HURRY_S))
     log.info("Stopping: runs finish or hand over", extra={"at_most_s": serving.drain_s})
     draining = asyncio.create_task(_drain(process, serving.drain_s, spare_s=serving.settings.abandon_s + 6))
     hurrying = asyncio.create_task(shutdown.hurry.wait())
@@ -240,7 +240,11 @@ async def _drain(process: Process, grace_s: float, *, spare_s: float) -> None:
 
 
 def _exit_in(seconds: float) -> None:
-    timer = threading.Timer(seconds, leave)
+    def cut_short() -> None:
+        log.warning("Time is over: something blocks, the process ends without it")
+        leave()
+
+    timer = threading.Timer(seconds, cut_short)
     timer.daemon = True
     timer.start()
 

@@ -30,6 +30,8 @@ from waystation.config import Settings, process_environment
 from waystation_db.migrate import migrate
 
 _READY_S = 120.0
+_CLOSING_S = 20.0
+"""How long a process may take beyond its grace period, before it is killed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,19 +150,19 @@ class _Up:
         if self._options.log_level is not None:
             shared += ["--log-level", self._options.log_level]
         jobs = [] if self._options.n_jobs is None else ["--n-jobs-per-worker", str(self._options.n_jobs)]
-        grace_s = self._settings.shutdown_grace_s
+        stop_s = self._settings.shutdown_grace_s + _CLOSING_S
         api = python_command("waystation.cli", "serve", *shared, "--fd", str(self._sock.fileno()))
         work = python_command("waystation.cli", "worker", *shared, *jobs, "--worker-id")
         # The lock is theirs too: it is free when the last of them is gone.
         fds = [self._lock.fd, self._sock.fileno()]
         return [
-            Role(name="api", command=api, grace_s=grace_s, environ=self._environ, pass_fds=fds),
+            Role(name="api", command=api, stop_s=stop_s, environ=self._environ, pass_fds=fds),
             *(
                 # A worker of the same name is dead when the next one starts: its runs go on without waiting for leases.
                 Role(
                     name=name,
                     command=[*work, stable_worker_id(name, self._root)],
-                    grace_s=grace_s,
+                    stop_s=stop_s,
                     environ=self._environ,
                     pass_fds=fds[:1],
                 )
