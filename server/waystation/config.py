@@ -192,7 +192,10 @@ class Settings(BaseModel):
     stream_buffer_bytes: Annotated[
         int,
         _env("WAYSTATION_STREAM_BUFFER_BYTES", unit="bytes"),
-        Field(ge=64 * 1024, description="Events of a live run kept for its readers; who falls further behind is cut off."),
+        Field(
+            ge=64 * 1024,
+            description="Events of a live run kept for its readers; who falls further behind is cut off.",
+        ),
     ] = 32 * 1024 * 1024
     resumable_stream_ttl_s: Annotated[
         Seconds,

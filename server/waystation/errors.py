@@ -12,8 +12,8 @@ WaystationError                 status  code
 ├── TooManyRequests             429     too_many_requests
 ├── NotSupported                501     not_supported
 ├── Unavailable                 503     unavailable
-├── SlowReader                  –       slow_reader      (a stream's reader that fell behind; it only loses its connection)
-└── ConfigError                 –       config_error     (stops the start; never sent to a client)
+├── SlowReader                  –       slow_reader      (a reader that fell behind loses its connection)
+└── ConfigError                 –       config_error     (stops the start)
 
 A message may be shown to a stranger: it names the field or the thing, what was wrong and what was expected, and never
 carries a user's data or an exception's text from inside a graph.
