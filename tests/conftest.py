@@ -6,6 +6,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -80,9 +81,10 @@ def database_uri(embedded_postgres: EmbeddedPostgres, template: str) -> Iterator
 
 
 @pytest.fixture(scope="session")
-def worker_database_uri(embedded_postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
-    """The address of a migrated database that all tests of this worker share: for servers that serve several tests."""
-    yield from _new_database(embedded_postgres, template)
+def make_database(embedded_postgres: EmbeddedPostgres, template: str) -> Iterator[Callable[[], str]]:
+    """Make migrated databases that live as long as this worker: for servers that serve several tests."""
+    with ExitStack() as made:
+        yield lambda: made.enter_context(contextmanager(_new_database)(embedded_postgres, template))
 
 
 @pytest.fixture

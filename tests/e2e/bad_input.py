@@ -79,14 +79,18 @@ class Battery:
 @asynccontextmanager
 async def battery_on(http: httpx.AsyncClient) -> AsyncGenerator[Battery]:
     """A battery with things to aim at. Afterwards nothing is stuck and everything can still be listed."""
+    yield Battery(http, await make_things(http))
+    await comes_to_rest(http)
+
+
+async def make_things(http: httpx.AsyncClient) -> Things:
+    """A thread with a run and a state, and an assistant."""
     thread = (await http.post("/threads", json={})).json()
     path = f"/threads/{thread['thread_id']}"
     await http.post(f"{path}/runs/wait", json={"assistant_id": "steps", "input": {"n": 0}})
     runs, state = (await http.get(f"{path}/runs")).json(), (await http.get(f"{path}/state")).json()
     assistant = (await http.post("/assistants", json={"graph_id": "nested"})).json()
-    things = Things(thread["thread_id"], runs[0]["run_id"], assistant["assistant_id"], state["checkpoint_id"])
-    yield Battery(http, things)
-    await comes_to_rest(http)
+    return Things(thread["thread_id"], runs[0]["run_id"], assistant["assistant_id"], state["checkpoint_id"])
 
 
 async def comes_to_rest(http: httpx.AsyncClient) -> None:

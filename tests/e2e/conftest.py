@@ -19,9 +19,9 @@ from waystation.config import Settings
 
 
 @pytest.fixture(scope="session")
-def live_server(worker_database_uri: str) -> Generator[LiveServer]:
+def live_server(make_database: Callable[[], str]) -> Generator[LiveServer]:
     """The server that the tests of this worker share."""
-    with live_server_on(worker_database_uri) as server:
+    with live_server_on(make_database()) as server:
         yield server
 
 

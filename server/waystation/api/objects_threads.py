@@ -29,18 +29,37 @@ class ThreadObject(BaseModel):
     metadata: JSONObject
     status: ThreadStatus
     config: JSONObject
-    values: Any = Field(description="The state at the last checkpoint; null before the first run.")
+    values: Any = Field(
+        default=None, description="The state at the last checkpoint; null before the first run, absent in a copy."
+    )
     error: JSONObject | None = Field(default=None, description="Of the last run that failed or was stopped.")
     interrupts: JSONObject = Field(default_factory=dict, description="Task id to what the task asks.")
     ttl: TtlObject | None = None
     extracted: JSONObject | None = None
 
 
+class SelectedThread(BaseModel):
+    """A thread, or the selected members of it."""
+
+    thread_id: str = ""
+    created_at: str = ""
+    updated_at: str = ""
+    state_updated_at: str = ""
+    metadata: JSONObject = Field(default_factory=dict)
+    status: ThreadStatus = "idle"
+    config: JSONObject = Field(default_factory=dict)
+    values: Any = None
+    error: JSONObject | None = None
+    interrupts: JSONObject | None = None
+    ttl: TtlObject | None = None
+    extracted: JSONObject | None = Field(default=None, description="By alias, what `extract` asked for.")
+
+
 class CheckpointObject(BaseModel):
     """What names a checkpoint."""
 
     thread_id: str
-    checkpoint_ns: str
+    checkpoint_ns: str = Field(default="", description="Empty for the graph itself; absent for an unknown checkpoint.")
     checkpoint_id: str
     checkpoint_map: JSONObject | None = None
 

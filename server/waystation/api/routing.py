@@ -55,8 +55,19 @@ class Router(APIRouter):
         super().__init__(tags=list(tags), route_class=Operation, responses=invalid, redirect_slashes=False)
 
 
+_EVENT: dict[str, Any] = {
+    "title": "Event",
+    "description": "One event of the stream.",
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string", "description": "Its name: `metadata`, a stream mode, `error`."},
+        "data": {"type": "string", "description": "JSON on one line."},
+        "id": {"type": "string", "description": "For `Last-Event-ID`; only of resumable runs."},
+    },
+}
 STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": _EVENT}}}
 }
 """The `responses` of an operation that answers with a stream of events and nothing else."""
 

@@ -17,7 +17,7 @@ from waystation.api.dependencies import (
     no_content,
     paging_headers,
 )
-from waystation.api.objects_threads import Pruned, StorageObject, ThreadObject
+from waystation.api.objects_threads import Pruned, SelectedThread, StorageObject, ThreadObject
 from waystation.api.routing import ErrorDetail, Router, errors
 from waystation.runs import prune, threads
 
@@ -54,7 +54,7 @@ async def create_thread(body: ThreadCreate, services: ServicesDep, caller: Calle
     return json_response({"detail": problem}, status_code=201)
 
 
-@router.post("/threads/search", summary="Search threads", responses={200: {"model": list[ThreadObject]}})
+@router.post("/threads/search", summary="Search threads", responses={200: {"model": list[SelectedThread]}})
 async def search_threads(
     body: ThreadSearch, services: ServicesDep, caller: CallerDep, include: Include = None
 ) -> Response:
