@@ -42,6 +42,25 @@ async def test_poison_is_executed_three_times_and_its_neighbours_succeed(
         say(f"{how}: {len(fleet.nodes) - 4} deaths; neighbours: {counted}")
 
 
+async def test_a_node_that_never_gives_the_loop_back_ends_and_its_neighbours_succeed(
+    tmp_path: Path, database_uri: str
+) -> None:
+    with fleet_of(tmp_path, database_uri, BG_JOB_TIMEOUT_SECS="4", WAYSTATION_ABANDON_S="0.5") as fleet:
+        witness = await Witness(database_uri, fleet.executions).install()
+        api = await fleet.api().ready()
+        async with client_of(api.url) as client, asyncio.TaskGroup() as tasks:
+            keeping = tasks.create_task(_keep_alive([fleet.worker("worker-0"), fleet.worker("worker-1")]))
+            neighbours = await submit_many(client, 8, "steps", {"steps": 4, "delay_s": 0.3}, durability="sync")
+            await witness.until_started(8)
+            hanging = await submit(client, "hostile", {"how": "hang"})
+            await witness.until_final([hanging.run_id, *[run.run_id for run in neighbours]], within_s=60)
+            keeping.cancel()
+            assert (await client.get(hanging.path)).json()["status"] in ("error", "timeout")
+            assert len(witness.starts(hanging.run_id)) <= 3
+        counted = await witness.check([run.run_id for run in neighbours])
+    say(f"hanging loop: {len(fleet.nodes) - 3} deaths; neighbours: {counted}")
+
+
 async def _keep_alive(workers: list[Node]) -> None:
     while True:
         for number, worker in enumerate(workers):

@@ -17,6 +17,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from waystation.telemetry import metrics
+from waystation.worker.loop_watch import LoopWatch
 from waystation_db import runs
 from waystation_db.rows import CancelWish, RunKey
 
@@ -39,12 +40,14 @@ class LeaseKeeper:
         renew_s: float,
         on_lost: Callable[[RunKey, int], None],
         on_wish: Callable[[CancelWish], None],
+        watch: LoopWatch,
     ) -> None:
         self._conninfo = conninfo
         self._lease_s = lease_s
         self._renew_s = renew_s
         self._on_lost = on_lost
         self._on_wish = on_wish
+        self._watch = watch
         self._held: dict[Attempt, None] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -76,6 +79,7 @@ class LeaseKeeper:
         wait_s = self._renew_s
         while not self._stop.wait(wait_s):
             started = time.monotonic()
+            self._watch.check()
             try:
                 conn = conn or self._connect()
                 self._renew(conn)

@@ -27,6 +27,7 @@ from waystation.telemetry import metrics
 from waystation.worker.conclude import Concluder
 from waystation.worker.execute import Execution, Limits
 from waystation.worker.leases import LeaseKeeper
+from waystation.worker.loop_watch import LoopWatch
 from waystation.worker.outcomes import Failed, Outcome
 from waystation.worker.reasons import Cancelled, Draining, FencedOff
 from waystation_db import runs
@@ -90,6 +91,9 @@ class Worker:
             renew_s=settings.renew_s,
             on_lost=self._on_lost_lease,
             on_wish=self._on_wish,
+            watch=LoopWatch(
+                self._loop, warn_s=settings.lease_s, fatal_s=settings.bg_job_timeout_s + settings.abandon_s
+            ),
         )
         metrics.WORKER_SLOTS.set(settings.n_jobs_per_worker)
         metrics.WORKER_ACTIVE.set_function(lambda: self._slots.taken)

@@ -37,6 +37,9 @@ async def _misbehave(state: State, config: RunnableConfig) -> dict[str, Any]:
     match how:
         case "block":
             time.sleep(seconds)  # noqa: ASYNC251  # as careless users do
+        case "hang":
+            while True:
+                pass
         case "spin":
             while True:  # noqa: ASYNC110
                 await asyncio.sleep(0)
