@@ -123,6 +123,11 @@ def _free_port() -> int:
         return sock.getsockname()[1]
 
 
+def postgres_bindir() -> Path | None:
+    """Where the tests take Postgres from, if somebody wants another one than `waystation dev` would start."""
+    return Path(named) if (named := os.environ.get("WAYSTATION_TEST_BINDIR")) else None
+
+
 def private_postgres(directory: Path) -> EmbeddedPostgres:
     """A server of its own, durable as in production, for tests that crash it."""
-    return EmbeddedPostgres.start(directory)
+    return EmbeddedPostgres.start(directory, bindir=postgres_bindir())

@@ -18,18 +18,29 @@ from waystation.catalog import Catalog, read_project
 FIXTURES = Path(__file__).parents[1]
 FORMS = FIXTURES / "fixtures" / "projects" / "forms"
 BASIC = FIXTURES / "contract" / "fixtures" / "basic"
+_PROJECTS = (FIXTURES / "fixtures" / "projects", FIXTURES / "contract" / "fixtures")
 
 
 @contextmanager
 def clean_imports() -> Generator[None]:
-    """Undo what loading a project does to `sys.path` and `sys.modules`, so that no test sees another's modules."""
+    """Undo what loading a project does to `sys.path` and `sys.modules`, and hide what other tests' servers have
+    loaded, so that no test sees another's modules: two projects may both have a `graphs.py`.
+    """
     path, modules = list(sys.path), dict(sys.modules)
+    sys.path[:] = [folder for folder in path if not _is_of_a_project(folder)]
+    for name in [name for name, module in modules.items() if _is_of_a_project(getattr(module, "__file__", None))]:
+        del sys.modules[name]
     try:
         yield
     finally:
         sys.path[:] = path
         for name in [name for name in set(sys.modules) - set(modules) if not _is_library(sys.modules[name])]:
             del sys.modules[name]
+        sys.modules.update({name: module for name, module in modules.items() if not _is_library(module)})
+
+
+def _is_of_a_project(place: str | None) -> bool:
+    return place is not None and any(Path(place).is_relative_to(folder) for folder in _PROJECTS)
 
 
 def _is_library(module: ModuleType) -> bool:

@@ -66,7 +66,7 @@ async def test_a_file_that_no_import_would_find_gets_a_stable_name_of_its_own(ca
     module = importlib.import_module(name)  # as a checkpoint that names a class of it would
     assert get_type_hints(module.State)["more"] == list[str]
     with clean_imports():
-        sys.modules.pop(name)
+        assert name not in sys.modules
         again = await load(FORMS)
         assert await said(again, "dashed") == name
         await again.close()

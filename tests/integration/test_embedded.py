@@ -201,7 +201,8 @@ def test_server_whose_guard_was_killed_is_adopted_and_ends_with_its_new_user(dat
             assert second.pid == postmaster
             server.stop()
             assert _query(second, "select 1") == 1
-        assert not _running(postmaster)
+        # It is no child of ours: who reaps it takes a moment after it has said that it is down.
+        _wait_until(lambda: not _running(postmaster))
 
 
 def test_adopted_server_ends_when_its_user_is_killed(data_dir: Path, use: Callable[[], _User]) -> None:

@@ -19,6 +19,15 @@ pytestmark = pytest.mark.anyio
 DIMS = 4
 
 
+@pytest.fixture
+async def vectors(db: Database) -> None:
+    """The embedded wheel brings pgvector; a Postgres named by WAYSTATION_TEST_BINDIR may not."""
+    async with db.connection() as conn:
+        found = await conn.execute("select from pg_available_extensions where name = 'vector'")
+        if await found.fetchone() is None:
+            pytest.skip("this Postgres has no pgvector")
+
+
 def _embed(texts: Sequence[str]) -> list[list[float]]:
     """Nearness by first letter is enough here."""
     return [[float(text[:1] == letter) for letter in "abcd"] for text in texts]
@@ -75,6 +84,7 @@ async def test_operations_outlive_a_crash_of_postgres(make_postgres: Callable[[]
             assert (await store.aget(("a",), "2")) is not None
 
 
+@pytest.mark.usefixtures("vectors")
 async def test_search_by_meaning_where_postgres_has_vectors(db: Database) -> None:
     index = IndexConfig(dims=DIMS, embed=_embed, fields=["text"])
     async with open_store(db, index=index) as store, open_store(db, index=index):
@@ -87,6 +97,7 @@ async def test_search_by_meaning_where_postgres_has_vectors(db: Database) -> Non
         assert found[1][0].key == "d"
 
 
+@pytest.mark.usefixtures("vectors")
 async def test_no_connection_is_held_while_texts_are_embedded(db: Database) -> None:
     held: list[int] = []
 
@@ -100,6 +111,7 @@ async def test_no_connection_is_held_while_texts_are_embedded(db: Database) -> N
     assert held == [0, 0]
 
 
+@pytest.mark.usefixtures("vectors")
 async def test_without_the_right_to_install_vectors_the_store_works_without_them(
     db: Database, database_uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:

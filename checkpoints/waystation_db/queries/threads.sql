@@ -3,10 +3,13 @@
 
 -- name: create_thread
 -- Makes a thread; no row: the id is taken.
-insert into thread (tenant_id, thread_id, metadata, ttl_strategy, ttl_minutes, expires_at)
+insert into thread (
+    tenant_id, thread_id, metadata, ttl_strategy, ttl_minutes, expires_at, created_at, updated_at, state_updated_at
+)
 values (
     %(tenant_id)s, %(thread_id)s, %(metadata)s::jsonb, %(ttl_strategy)s, %(ttl_minutes)s,
-    now() + make_interval(secs => %(ttl_minutes)s::double precision * 60)
+    now() + make_interval(secs => %(ttl_minutes)s::double precision * 60),
+    statement_timestamp(), statement_timestamp(), statement_timestamp()
 )
 on conflict do nothing
 returning waystation_thread(thread)::text;
