@@ -86,7 +86,9 @@ async def test_an_endless_graph_is_stopped_by_its_limit_or_by_a_cancel(sdk: Clie
     run = await sdk.runs.create(thread_id, "endless", input={}, config={"recursion_limit": 10**9})
     await run_becomes(sdk, run, "running")
     await sdk.runs.cancel(thread_id, run["run_id"], wait=True)
-    assert await thread_rests(sdk, thread_id) == "interrupted"
+    assert (await sdk.runs.get(thread_id, run["run_id"]))["status"] == "interrupted"
+    # Between the end of a step and its checkpoint no node is due: the thread is then idle.
+    assert await thread_rests(sdk, thread_id) in ("interrupted", "idle")
 
 
 async def test_after_a_rollback_a_thread_whose_last_run_failed_shows_that_again(sdk: Client, thread_id: str) -> None:
