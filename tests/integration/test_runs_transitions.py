@@ -270,6 +270,23 @@ async def test_run_that_crashes_too_often_is_ended(db: Database) -> None:
         assert await thread_row(conn, run.key.thread_id) == ("error", 0)
 
 
+async def test_run_that_gets_further_between_crashes_is_no_poison(db: Database) -> None:
+    async with db.connection() as conn:
+        await assistant(conn)
+        run = new_run(await thread(conn))
+        await create(conn, run, claim_for="w")
+        for step in range(6):
+            await conn.execute(
+                "insert into checkpoints (thread_id, checkpoint_id, checkpoint) values (%s, %s, '{}')",
+                (run.key.thread_id, f"step-{step}"),
+            )
+            await expire(conn, run.key)
+            assert await runs.bury_poisoned(conn, max_crashes=3, lease_s=10, error="{}") == []
+            assert await runs.sweep_expired(conn, max_crashes=3, lease_s=10) == [(run.key, step + 1)]
+            (again,) = await claim(conn)
+            assert again.crashes == 1
+
+
 async def test_live_lease_is_not_swept(db: Database) -> None:
     async with db.connection() as conn:
         await assistant(conn)

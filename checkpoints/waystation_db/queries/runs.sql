@@ -284,20 +284,21 @@ where tenant_id = %(tenant_id)s and thread_id = %(thread_id)s and run_id = %(run
 returning pg_notify('ws_run', '')::text;
 
 -- name: sweep_expired
--- Puts runs whose lease ran out back in the queue, one crash more. A cancel wish is kept and honoured by the next claim.
--- Runs that have crashed too often are left to `bury_poisoned`. A server that started less than a lease ago has kept
+-- Puts runs whose lease ran out back in the queue, one crash more, or the first one at a new place. A cancel wish is kept
+-- and honoured by the next claim. Runs that have crashed too often are left to `bury_poisoned`. A server that started less than a lease ago has kept
 -- everybody from renewing: its workers get that long to come back.
 with expired as (
     select tenant_id, thread_id, run_id
     from run
-    where status = 'running' and lease_expires_at < now() and crashes + 1 < %(max_crashes)s
+    where status = 'running' and lease_expires_at < now() and waystation_crashes(run) < %(max_crashes)s
       and (pg_postmaster_start_time() < now() - make_interval(secs => %(lease_s)s) or lease_expires_at = '-infinity')
     order by run_id
     limit %(limit)s
     for no key update skip locked
 )
 update run
-set status = 'pending', lease_expires_at = null, claimed_by = null, crashes = run.crashes + 1, updated_at = clock_timestamp()
+set status = 'pending', lease_expires_at = null, claimed_by = null, crashes = waystation_crashes(run),
+    crashed_at = waystation_head(run), updated_at = clock_timestamp()
 from expired e
 where run.tenant_id = e.tenant_id and run.thread_id = e.thread_id and run.run_id = e.run_id
   and run.status = 'running' and run.lease_expires_at < now()
@@ -309,7 +310,7 @@ with expired as (
     select r.tenant_id, r.thread_id, r.run_id
     from run r
     join thread t on t.tenant_id = r.tenant_id and t.thread_id = r.thread_id
-    where r.status = 'running' and r.lease_expires_at < now() and r.crashes + 1 >= %(max_crashes)s
+    where r.status = 'running' and r.lease_expires_at < now() and waystation_crashes(r) >= %(max_crashes)s
       and (pg_postmaster_start_time() < now() - make_interval(secs => %(lease_s)s) or r.lease_expires_at = '-infinity')
     order by r.run_id
     limit %(limit)s
