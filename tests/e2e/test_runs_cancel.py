@@ -30,7 +30,8 @@ async def test_a_cancelled_run_stops_and_its_thread_goes_on_from_there(sdk: Clie
     run = await sdk.runs.create(thread_id, "slow", input={"n": 5, "delay": 0.3})
 
     async def has_ticked() -> bool:
-        return bool((await sdk.threads.get_state(thread_id))["values"].get("ticks"))
+        state = await sdk.threads.get_state(thread_id)
+        return bool(state["values"].get("ticks")) and state["next"] == ["tick"]
 
     await eventually(has_ticked)
     await sdk.runs.cancel(thread_id, run["run_id"], wait=True)

@@ -22,7 +22,8 @@ async def busy(sdk: Client, thread_id: str) -> dict[str, Any]:
     run = await sdk.runs.create(thread_id, "slow", input=LONG)
 
     async def has_ticked() -> bool:
-        return bool((await sdk.threads.get_state(thread_id))["values"].get("ticks"))
+        state = await sdk.threads.get_state(thread_id)
+        return bool(state["values"].get("ticks")) and state["next"] == ["tick"]
 
     await eventually(has_ticked)
     return run
