@@ -84,6 +84,13 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         view.__dict__.update(self.__dict__, _fence=Fence(key, attempt), _elsewhere=set())
         return view
 
+    def within(self, conn: AsyncConnection[TupleRow]) -> PostgresCheckpointer:
+        """Return the view that reads and writes in the open transaction of `conn`, and nowhere else: what it puts is
+        committed or rolled back by whoever owns the transaction. It does not wait out a database that is away."""
+        view = object.__new__(_Within)
+        view.__dict__.update(self.__dict__, _db=_OneConnection(conn))
+        return view
+
     async def aclose(self) -> None:
         """Wait until everything that was put is committed or has failed. No put is taken afterwards."""
         await self._commits.aclose()
@@ -286,6 +293,31 @@ class PostgresCheckpointer(AsyncPostgresSaver):
 
     async def _again(self, work: Callable[[], Awaitable[T]]) -> T:
         return await until_done(work, retry_s=self._retry_s)
+
+
+class _Within(PostgresCheckpointer):
+    """See `PostgresCheckpointer.within`."""
+
+    async def _submit(self, put: Put) -> None:
+        for refusal in await self._put_batch([put]):
+            if refusal:
+                raise refusal
+
+    async def _again(self, work: Callable[[], Awaitable[T]]) -> T:
+        return await work()
+
+
+class _OneConnection:
+    """Stands in for the pool: lends the same connection to one after the other, each with a savepoint of its own."""
+
+    def __init__(self, conn: AsyncConnection[TupleRow]) -> None:
+        self._conn = conn
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[AsyncConnection[TupleRow]]:
+        async with self._turn, self._conn.transaction():
+            yield self._conn
 
 
 def _config(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfig:

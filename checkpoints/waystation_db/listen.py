@@ -25,7 +25,8 @@ from waystation_db.errors import DatabaseUnavailable
 from waystation_db.pool import normalize_conninfo
 from waystation_db.sql import load
 
-_LISTEN = load("listen")["listen"]
+_sql = load("listen")
+_LISTEN, _BACKEND = _sql["listen"], _sql["backend"]
 _log = logging.getLogger(__name__)
 _FIRST_RETRY_S = 0.05
 _LAST_RETRY_S = 2.0
@@ -173,6 +174,11 @@ class Listener:
             pause_s = min(pause_s * 2, _LAST_RETRY_S)
 
     async def _listen(self, conn: AsyncConnection[Any]) -> None:
+        if await (await conn.execute(_BACKEND)).fetchone() != (conn.info.backend_pid,):
+            _log.warning(
+                "a pooler stands before the Postgres that is listened on; in transaction mode nothing can be heard "
+                "through it and polling is all there is: set WAYSTATION_LISTEN_URI to a direct address"
+            )
         for channel in self._channels:
             await conn.execute(sql.SQL(_LISTEN).format(channel=sql.Identifier(channel)))
         self._connected.set()

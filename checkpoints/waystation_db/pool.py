@@ -210,9 +210,12 @@ class Database:
 
     async def _connect_once(self, deadline: float) -> AsyncConnection[TupleRow]:
         async with asyncio.timeout(max(0.0, deadline - monotonic())):
-            return await AsyncConnection.connect(
+            conn = await AsyncConnection.connect(
                 self.conninfo, autocommit=True, prepare_threshold=self._prepare_threshold
             )
+        # A pooler may bring what another session listens for; without a handler psycopg would keep it for ever.
+        conn.add_notify_handler(_ignore)
+        return conn
 
     async def _discard(self, slot: _Slot) -> None:
         self._forget_one()
@@ -297,6 +300,9 @@ async def _is_reusable(conn: AsyncConnection[TupleRow]) -> bool:
             return False
         status = pgconn.transaction_status
     return status == TransactionStatus.IDLE
+
+
+def _ignore(_notify: psycopg.Notify) -> None: ...
 
 
 def _wake(turn: asyncio.Future[_Slot | None], slot: _Slot | None) -> bool:

@@ -180,9 +180,8 @@ async def _possible_index(db: Database, index: IndexConfig | None) -> IndexConfi
 
 async def _vectors_are_set_up(db: Database, store: PostgresStore) -> bool:
     try:
-        async with db.connection() as lock, lock.transaction():
-            await lock.execute(_LOCK_SETUP)
-            await store.setup()
+        while not await _set_up(db, store):  # noqa: ASYNC110  # another process is at it
+            await asyncio.sleep(0.1)
     except psycopg.Error as error:
         logger.warning(
             "store.index is configured, but its tables cannot be made: the store searches without vectors",
@@ -190,3 +189,12 @@ async def _vectors_are_set_up(db: Database, store: PostgresStore) -> bool:
         )
         return False
     return True
+
+
+async def _set_up(db: Database, store: PostgresStore) -> bool:
+    """Make the vector index, unless another process is at it."""
+    async with db.connection() as lock, lock.transaction():
+        if await (await lock.execute(_LOCK_SETUP)).fetchone() != (True,):
+            return False
+        await store.setup()
+        return True

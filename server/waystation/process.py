@@ -196,7 +196,7 @@ def _graph_side(
             saver = PostgresCheckpointer(db, serde=project_serde(project))
             stack.push_async_callback(saver.aclose)
             catalog = await Catalog.load(project, store=store)
-            side = GraphSide(catalog, saver, store, db)
+            side = GraphSide(catalog, saver, store, db, updates=asyncio.Semaphore(max(1, db.max_size // 4)))
             stack.push_async_callback(_cancelled, asyncio.create_task(watch_loop_lag("graphs")))
             if settings.n_jobs_per_worker:
                 events = _event_log(settings, kind, db, memory, None)

@@ -331,3 +331,14 @@ async def test_the_thread_is_there_when_its_supersteps_fail(w: World, metadata: 
     assert "was created, but there were problems updating the state: " in answer["detail"]
     assert says in answer["detail"]
     assert await w.ask("POST", "/threads/count", {}) == 1
+
+
+async def test_supersteps_are_written_all_or_none(w: World) -> None:
+    steps = [
+        {"updates": [{"values": {"n": 0}, "as_node": "__input__"}]},
+        {"updates": [{"values": {"n": 1}, "as_node": "nobody"}]},
+    ]
+    made = await w.ask("POST", "/threads", {"metadata": {"graph_id": "steps"}, "supersteps": steps}, status=201)
+    assert "Node nobody does not exist" in made["detail"]
+    (thread,) = await w.ask("POST", "/threads/search", {})
+    assert await history(w, thread["thread_id"]) == []

@@ -21,6 +21,7 @@ from langgraph_sdk.runtime import AccessContext
 from waystation.catalog import Graph
 from waystation.errors import BadRequest, Conflict, NotFound, Unavailable, WaystationError
 from waystation.services import GraphSide, Services
+from waystation_db.checkpointer import PostgresCheckpointer
 from waystation_db.errors import CorruptCheckpoint, DatabaseError
 from waystation_db.threads import ThreadGraph
 
@@ -49,9 +50,15 @@ async def on_graph_loop(services: Services, work: Callable[[GraphSide], Awaitabl
 
 @asynccontextmanager
 async def open_graph(
-    side: GraphSide, thread_id: str, *, graph: ThreadGraph, access: AccessContext
+    side: GraphSide,
+    thread_id: str,
+    *,
+    graph: ThreadGraph,
+    access: AccessContext,
+    saver: PostgresCheckpointer | None = None,
 ) -> AsyncGenerator[Graph]:
-    """The thread's graph with the checkpointer compiled in, as reading a subgraph's namespace needs it.
+    """The thread's graph with the checkpointer compiled in, as reading a subgraph's namespace needs it. `saver` takes
+    the place of the process's.
 
     Raises:
         BadRequest: the thread has no graph yet, or the graph's own code failed, in here or in the block.
@@ -66,7 +73,7 @@ async def open_graph(
         async with side.catalog.open(graph.graph_id, access=access, config=config) as opened:
             side.saver.allow_types_of(opened)
             own = copy.copy(opened)
-            own.checkpointer = side.saver
+            own.checkpointer = saver or side.saver
             yield own
 
 

@@ -1,10 +1,12 @@
 """Changing a thread's state by hand: one update, or the replay of a whole history.
 
 ```
- hold the thread's row, at rest ─▶ graph loop: write checkpoints, read the new state ─▶ save the new face, commit
+ on the graph loop, in one transaction:
+ hold the thread's row, at rest ─▶ write checkpoints, read the new state ─▶ save the new face
 ```
 
-The row is held so that no run can be created in between; `on_graph_loop` bounds for how long.
+The row is held so that no run can be created in between; `on_graph_loop` bounds for how long. One connection does it
+all: a second one might never come, when everybody who holds one waits for this row.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ from waystation.errors import BadRequest, Conflict, NotFound
 from waystation.runs.commands import to_command
 from waystation.runs.graph_access import no_graph, on_graph_loop, open_graph, state_config, thread_not_found
 from waystation.runs.requests import CommandBody
-from waystation.runs.snapshot import ThreadFace, checkpoint_of, thread_face
+from waystation.runs.snapshot import checkpoint_of, thread_face
 from waystation.services import GraphSide, Services
 from waystation_db import runs, threads
+from waystation_db.checkpointer import PostgresCheckpointer
 from waystation_db.json import dumps
 from waystation_db.threads import Conn, LockedThread
 
@@ -59,10 +62,10 @@ async def update_state(
         Unavailable: the graph took too long.
     """
 
-    async def change(side: GraphSide, graph: Graph) -> RunnableConfig:
+    async def change(saver: PostgresCheckpointer, graph: Graph) -> RunnableConfig:
         config = state_config(thread_id, checkpoint)
         if checkpoint:
-            await _check_fork(side, graph, config, checkpoint)
+            await _check_fork(saver, graph, config, checkpoint)
         return await graph.aupdate_state(config, values, as_node)
 
     config, _ = await _change(services, caller, thread_id, change, visible=visible)
@@ -86,7 +89,7 @@ async def apply_supersteps(
         for step in supersteps
     ]
 
-    async def change(_: GraphSide, graph: Graph) -> RunnableConfig:
+    async def change(_: PostgresCheckpointer, graph: Graph) -> RunnableConfig:
         return await graph.abulk_update_state(state_config(thread_id), steps)
 
     _, thread = await _change(services, caller, thread_id, change)
@@ -97,31 +100,33 @@ async def _change(
     services: Services,
     caller: Principal,
     thread_id: str,
-    change: Callable[[GraphSide, Graph], Awaitable[RunnableConfig]],
+    change: Callable[[PostgresCheckpointer, Graph], Awaitable[RunnableConfig]],
     *,
     visible: str | None = None,
 ) -> tuple[RunnableConfig, bytes]:
-    async with services.db.connection() as conn, conn.transaction():
-        locked = await _lock(conn, caller, thread_id, visible)
+    async def work(side: GraphSide) -> tuple[RunnableConfig, bytes | None]:
+        async with side.updates, side.db.connection() as conn, conn.transaction():
+            locked = await _lock(conn, caller, thread_id, visible)
+            saver = side.saver.within(conn)
+            async with open_graph(side, thread_id, graph=locked.graph, access="threads.update", saver=saver) as graph:
+                made = await change(saver, graph)
+                face = thread_face(await graph.aget_state(state_config(thread_id), subgraphs=True))
+            return made, await threads.save_face(
+                conn,
+                caller.tenant_id,
+                thread_id,
+                values=face.values,
+                interrupts=face.interrupts,
+                resting_status=face.resting_status,
+            )
 
-        async def work(side: GraphSide) -> tuple[RunnableConfig, ThreadFace]:
-            async with open_graph(side, thread_id, graph=locked.graph, access="threads.update") as graph:
-                made = await change(side, graph)
-                return made, thread_face(await graph.aget_state(state_config(thread_id), subgraphs=True))
-
-        config, face = await on_graph_loop(services, work)
-        thread = await threads.save_face(
-            conn,
-            caller.tenant_id,
-            thread_id,
-            values=face.values,
-            interrupts=face.interrupts,
-            resting_status=face.resting_status,
-        )
+    config, thread = await on_graph_loop(services, work)
     return config, thread or b"null"
 
 
-async def _check_fork(side: GraphSide, graph: Graph, config: RunnableConfig, checkpoint: Mapping[str, Any]) -> None:
+async def _check_fork(
+    saver: PostgresCheckpointer, graph: Graph, config: RunnableConfig, checkpoint: Mapping[str, Any]
+) -> None:
     """The library would begin a new state at a checkpoint that it does not find."""
     namespace = checkpoint.get("checkpoint_ns") or ""
     if namespace:
@@ -130,7 +135,7 @@ async def _check_fork(side: GraphSide, graph: Graph, config: RunnableConfig, che
         path = "|".join(name for name in names if not name.isdigit())
         if not [True async for _ in graph.aget_subgraphs(namespace=path, recurse=True)]:  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]  # the library leaves a type parameter open
             raise BadRequest(f"checkpoint.checkpoint_ns: the graph has no subgraph {path}")
-    if checkpoint.get("checkpoint_id") and await side.saver.aget_tuple(config) is None:
+    if checkpoint.get("checkpoint_id") and await saver.aget_tuple(config) is None:
         raise NotFound(f"Checkpoint {checkpoint['checkpoint_id']} not found")
 
 

@@ -38,6 +38,8 @@ class GraphSide:
     saver: PostgresCheckpointer
     store: BaseStore
     db: Database
+    updates: asyncio.Semaphore
+    """State updates hold a connection while the user's code runs: so many at a time, and the runs have the others."""
 
 
 Opener = Callable[[], AbstractAsyncContextManager[GraphSide]]
