@@ -25,6 +25,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import _DeltaSnapshot  # pyright: ignore[reportPrivateUsage]  # its only home
 
 from waystation_db import json
+from waystation_db.checkpoint_chain import PutChain
 from waystation_db.rows import RunKey
 
 # Longer strings are stored once per version instead of in every checkpoint that has them.
@@ -82,6 +83,7 @@ class Put:
 
     `replaces` says whether the writes overwrite those of the same task and index, as errors and interrupts do;
     `elsewhere` whether they go to a checkpoint of another run, where they must be undone if this run is rolled back.
+    `chain` are the puts of its run, where they do not wait for one another.
     """
 
     fence: Fence | None
@@ -90,6 +92,7 @@ class Put:
     writes: Sequence[WriteRow] = ()
     replaces: bool = False
     elsewhere: bool = False
+    chain: PutChain | None = None
 
     def size_bytes(self) -> int:
         """About how long it is."""

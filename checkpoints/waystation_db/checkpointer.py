@@ -15,6 +15,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, LiteralString, Self, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -34,13 +35,14 @@ from psycopg.rows import DictRow, TupleRow, dict_row
 
 from waystation_db import checkpoint_clock
 from waystation_db import checkpoint_threads as threads
+from waystation_db.checkpoint_chain import PutChain
 from waystation_db.checkpoint_rows import Fence, Put, checkpoint_put, write_rows
 from waystation_db.checkpoint_tuples import checkpoint_tuple, is_before_v4
 from waystation_db.checkpoint_write import put_batch
 from waystation_db.errors import DatabaseError, Fenced
 from waystation_db.group_commit import GroupCommit
 from waystation_db.pool import Database
-from waystation_db.retrying import until_done
+from waystation_db.retrying import is_passing, until_done
 from waystation_db.rows import RunKey
 from waystation_db.serde import CheckpointSerde
 from waystation_db.sql import load
@@ -72,17 +74,43 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         self._db = db
         self._retry_s = retry_s
         self._fence: Fence | None = None
+        self._begins_thread = False
+        self._chain: PutChain | None = None
         # Ids of checkpoints that this view's run loaded and another run had put.
         self._elsewhere: set[str] = set()
         self._revoked: OrderedDict[str, None] = OrderedDict()
         self._commits = GroupCommit(self._put_batch, retry_s=retry_s, bytes_of=Put.size_bytes)
 
-    def for_run(self, key: RunKey, attempt: int) -> PostgresCheckpointer:
+    def for_run(
+        self, key: RunKey, attempt: int, *, begins_thread: bool = False, in_background: bool = False
+    ) -> PostgresCheckpointer:
         """Return the view for one attempt of a run: everything it writes is refused with Fenced, by Postgres, unless
-        the run is running in this very attempt. Its checkpoints carry the run's id. Costs next to nothing."""
+        the run is running in this very attempt. Its checkpoints carry the run's id. Costs next to nothing.
+
+        `begins_thread`: whoever claimed the run saw that the thread has no state, so that none is looked for at first.
+        `in_background`: puts return before they are committed, for runs whose steps do not wait for their checkpoints;
+        `settled` tells when all are. A put after one that failed is not written; it raises what that one did.
+        """
         view = object.__new__(type(self))
-        view.__dict__.update(self.__dict__, _fence=Fence(key, attempt), _elsewhere=set())
+        view.__dict__.update(
+            self.__dict__,
+            _fence=Fence(key, attempt),
+            _elsewhere=set(),
+            _begins_thread=begins_thread,
+            _chain=PutChain() if in_background else None,
+        )
         return view
+
+    async def at_rest(self) -> None:
+        """Wait until no put of this view is under way, whatever came of it."""
+        if self._chain:
+            await self._chain.at_rest()
+
+    async def settled(self) -> None:
+        """Wait until every put of this view is committed. Raises as `aput` does."""
+        if self._chain:
+            await self._chain.at_rest()
+            self._chain.check()
 
     def within(self, conn: AsyncConnection[TupleRow]) -> PostgresCheckpointer:
         """Return the view that reads and writes in the open transaction of `conn`, and nowhere else: what it puts is
@@ -116,6 +144,7 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Commit a checkpoint. Raises Fenced, DatabaseUnavailable, or what keeps its values from being stored."""
+        self._begins_thread = False
         if self._fence:
             metadata = cast(CheckpointMetadata, {**metadata, "run_id": self._fence.key.run_id})
         put = checkpoint_put(self.serde, self._fence, config, checkpoint, metadata, new_versions)
@@ -134,17 +163,34 @@ class PostgresCheckpointer(AsyncPostgresSaver):
     async def _submit(self, put: Put) -> None:
         if put.fence and put.fence.key.run_id in self._revoked:
             raise Fenced(f"run {put.fence.key.run_id} was rolled back")
-        await self._commits.submit(put)
+        chain = self._chain
+        if chain is None:
+            await self._commits.submit(put)
+        else:
+            chain.check()
+            chain.add(await self._commits.post(replace(put, chain=chain)))
 
     async def _put_batch(self, batch: Sequence[Put]) -> list[DatabaseError | None]:
-        async with self._db.connection() as conn:
-            return await put_batch(conn, batch)
+        gaps = [put.chain.gap() if put.chain else None for put in batch]
+        if any(gaps):
+            sound = [put for put, gap in zip(batch, gaps, strict=True) if not gap]
+            answers = iter(await self._put_batch(sound) if sound else ())
+            return [gap or next(answers) for gap in gaps]
+        try:
+            async with self._db.connection() as conn:
+                return await put_batch(conn, batch)
+        except Exception as error:
+            if len(batch) == 1 and batch[0].chain and not is_passing(error):
+                batch[0].chain.fail(error)
+            raise
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the checkpoint that `config` names, or the latest. Raises CorruptCheckpoint if it cannot be built."""
         configurable = config["configurable"]  # pyright: ignore[reportTypedDictNotRequiredAccess]  # LangGraph sets it
+        if self._has_nothing_of(configurable):
+            return None
         arguments = [str(configurable["thread_id"]), configurable.get("checkpoint_ns", "")]
         if checkpoint_id := get_checkpoint_id(config):
             where, arguments = _THIS, [*arguments, checkpoint_id]
@@ -171,6 +217,13 @@ class PostgresCheckpointer(AsyncPostgresSaver):
             where, arguments = f"{where} limit %s", [*arguments, int(limit)]
         for row in await self._rows(where, arguments):
             yield self._seen(checkpoint_tuple(self.serde, row))
+
+    def _has_nothing_of(self, configurable: Mapping[str, Any]) -> bool:
+        """Whether this is the first look of a run that begins its thread: there is nothing yet, not even of its own."""
+        first, self._begins_thread = self._begins_thread, False
+        if not first or self._fence is None:
+            return False
+        return str(configurable["thread_id"]) == self._fence.key.thread_id
 
     def _seen(self, found: CheckpointTuple) -> CheckpointTuple:
         if self._fence and found.metadata.get("run_id") != self._fence.key.run_id:
@@ -292,6 +345,7 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         return await self._again(once)
 
     async def _again(self, work: Callable[[], Awaitable[T]]) -> T:
+        await self.at_rest()  # a run reads what it has written
         return await until_done(work, retry_s=self._retry_s)
 
 

@@ -72,14 +72,28 @@ class GroupCommit(Generic[T]):
         """Return when the item is committed. Raises what `commit` refused it with, DatabaseUnavailable, or what is
         wrong with the item. Cancelling the wait does not take the item back: it may be on its way."""
         async with self._room:
-            if self._closed:
-                raise DatabaseUnavailable("the writer is closed")
-            loop = asyncio.get_running_loop()
-            waiting = _Waiting(item, loop.time() + self._retry_s, loop.create_future())
-            self._waiting.append(waiting)
-            if self._flusher is None:
-                self._flusher = loop.create_task(self._flush())
-            await waiting.done
+            await self._enqueue(item)
+
+    async def post(self, item: T) -> asyncio.Future[None]:
+        """Return as soon as there is room for the item. The future is what `submit` would have waited for."""
+        await self._room.acquire()
+        try:
+            done = self._enqueue(item)
+        except DatabaseUnavailable:
+            self._room.release()
+            raise
+        done.add_done_callback(lambda _: self._room.release())
+        return done
+
+    def _enqueue(self, item: T) -> asyncio.Future[None]:
+        if self._closed:
+            raise DatabaseUnavailable("the writer is closed")
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(item, loop.time() + self._retry_s, loop.create_future())
+        self._waiting.append(waiting)
+        if self._flusher is None:
+            self._flusher = loop.create_task(self._flush())
+        return waiting.done
 
     async def flushed(self) -> None:
         """Wait until nothing waits and nothing is under way, that of cancelled callers included."""

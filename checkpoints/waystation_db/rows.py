@@ -42,6 +42,8 @@ class ClaimedRun:
     temporary: bool
     cancel_action: CancelAction | None
     cancel_reason: str | None
+    begins_thread: bool = False
+    """The thread had no state when the run was claimed: there is nothing to load."""
 
 
 @dataclass(frozen=True, slots=True)

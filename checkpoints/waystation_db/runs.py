@@ -79,6 +79,8 @@ class CreatedRun:
     assistant_context: dict[str, Any]
     created_at: str
     updated_at: str
+    begins_thread: bool = False
+    """See `ClaimedRun`; false where the run was not claimed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,7 @@ async def create_queued(conn: Conn, run: NewRun) -> CreatedRun | None:
 
 
 def _created(row: TupleRow | None) -> CreatedRun | None:
-    return None if row is None else CreatedRun(*row[:12])
+    return None if row is None else CreatedRun(*row[:13])
 
 
 async def lock_thread(conn: Conn, tenant_id: str, thread_id: str) -> ThreadLock | None:

@@ -129,3 +129,19 @@ async def test_batch_ends_before_it_is_too_long_and_a_long_item_goes_alone() -> 
     commits = GroupCommit(journal.commit, retry_s=5, bytes_of=len, batch_bytes=4)
     await asyncio.gather(*(commits.submit(one) for one in ("aa", "bb", "c", "dddddd", "e", "f")))
     assert journal.batches == [["aa", "bb"], ["c"], ["dddddd"], ["e", "f"]]
+
+
+async def test_posted_items_keep_their_order_and_wait_for_room_only() -> None:
+    journal = Journal()
+    journal.gate.clear()
+    journal.refused = {"b"}
+    commits = GroupCommit(journal.commit, retry_s=5, bytes_of=len, bound=2)
+    first, second = await commits.post("a"), await commits.post("b")
+    third = asyncio.ensure_future(commits.post("c"))
+    await asyncio.sleep(0)
+    assert not third.done()
+    journal.gate.set()
+    await (await third)
+    assert first.exception() is None
+    assert isinstance(second.exception(), Fenced)
+    assert [one for batch in journal.batches for one in batch] == list("abc")

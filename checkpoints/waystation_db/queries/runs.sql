@@ -39,6 +39,7 @@ select t.tenant_id, t.thread_id, %(run_id)s, a.assistant_id, a.graph_id,
 from t, a
 returning run_id::text, thread_id::text, assistant_id::text, graph_id, status, attempt, epoch_ms, metadata,
           assistant_config, assistant_context, waystation_time(created_at), waystation_time(updated_at),
+          %(claim)s and not waystation_has_state(thread_id),
           case when not %(claim)s and %(notify)s then pg_notify('ws_run', '')::text end;
 
 -- name: create_with_thread
@@ -76,6 +77,7 @@ select t.tenant_id, t.thread_id, %(run_id)s, a.assistant_id, a.graph_id,
 from t, a
 returning run_id::text, thread_id::text, assistant_id::text, graph_id, status, attempt, epoch_ms, metadata,
           assistant_config, assistant_context, waystation_time(created_at), waystation_time(updated_at),
+          %(claim)s and not waystation_has_state(thread_id),
           case when not %(claim)s and %(notify)s then pg_notify('ws_run', '')::text end;
 
 -- name: lock_thread
@@ -121,7 +123,7 @@ select t.tenant_id, t.thread_id, %(run_id)s, a.assistant_id, a.graph_id, 'pendin
        clock_timestamp() + make_interval(secs => %(after_s)s), clock_timestamp()
 from t, a
 returning run_id::text, thread_id::text, assistant_id::text, graph_id, status, attempt, epoch_ms, metadata,
-          assistant_config, assistant_context, waystation_time(created_at), waystation_time(updated_at),
+          assistant_config, assistant_context, waystation_time(created_at), waystation_time(updated_at), false,
           pg_notify('ws_run', '')::text;
 
 -- name: remember_idempotency
@@ -190,7 +192,7 @@ from candidate c
 where run.tenant_id = c.tenant_id and run.thread_id = c.thread_id and run.run_id = c.run_id and run.status = 'pending'
 returning run.tenant_id, run.thread_id::text, run.run_id::text, run.assistant_id::text, run.graph_id, run.attempt,
           run.crashes, run.epoch_ms, run.kwargs, run.metadata, run.assistant_config, run.assistant_context,
-          run.resumable, run.temporary, run.cancel_action, run.cancel_reason;
+          run.resumable, run.temporary, run.cancel_action, run.cancel_reason, not waystation_has_state(run.thread_id);
 
 -- name: renew_leases
 -- Extends the leases of the attempts named and returns, for those that still hold one, the cancel wish. An attempt that is

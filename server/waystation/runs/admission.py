@@ -162,6 +162,7 @@ class _Prepared:
             temporary=self.run.temporary,
             cancel_action=None,
             cancel_reason=None,
+            begins_thread=row.begins_thread,
         )
 
 

@@ -7,6 +7,7 @@ instead.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import structlog
 
@@ -28,9 +29,10 @@ log = structlog.get_logger(__name__)
 class Concluder:
     """Writes outcomes of executions down. Lives on the graph loop."""
 
-    def __init__(self, side: GraphSide, events: EventLog) -> None:
+    def __init__(self, side: GraphSide, events: EventLog, *, on_successor: Callable[[], None]) -> None:
+        """`on_successor` is called when the thread of a run that has ended has another one that waits."""
         self._side = side
-        self._finisher = Finisher(side.db, events)
+        self._finisher = Finisher(side.db, events, on_successor=on_successor)
 
     async def conclude(self, execution: Execution, outcome: Outcome) -> None:
         """Commit what became of the execution. Returns when it is written, or when the attempt turns out to be over."""

@@ -146,24 +146,33 @@ class Execution:
 
     async def _stream_graph(self, graph: AnyGraph) -> Outcome:
         run = self.claimed
-        saver = self._side.saver.for_run(run.key, run.attempt)
+        durability = run.kwargs.get("durability") or "async"
+        saver = self._side.saver.for_run(
+            run.key, run.attempt, begins_thread=run.begins_thread, in_background=durability == "async"
+        )
         begin = await resume_point(run, graph, graph_config(run, saver=saver, at_head=True), db=self._side.db)
         if begin.kind == "paused":
             return Succeeded(None, paused=True)
         fresh = begin.kind == "start"
         wire = Wire(run.kwargs["stream_mode"], subgraphs=bool(run.kwargs.get("subgraphs")))
-        async for events in wire.stream(
+        stream = wire.stream(
             graph,
             graph_input(run) if fresh else None,
             config=graph_config(run, saver=saver, at_head=not fresh),
             context=graph_context(run),
             interrupt_before=run.kwargs.get("interrupt_before"),
             interrupt_after=run.kwargs.get("interrupt_after"),
-            durability=run.kwargs.get("durability") or "async",
+            durability=durability,
             control=self._control,
-        ):
-            self.publisher.emit(events)
-            await self.publisher.room()
+        )
+        try:
+            async for events in stream:
+                self.publisher.emit(events)
+                await self.publisher.room()
+        finally:
+            # However it ended, what it has put is committed before anybody looks at the thread's state.
+            await saver.at_rest()
+        await saver.settled()
         return Succeeded(wire.output(), paused=wire.paused)
 
 

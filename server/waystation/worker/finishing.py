@@ -79,9 +79,10 @@ def cancel_error(reason: Cancelled) -> dict[str, str]:
 class Finisher:
     """Writes outcomes, however often Postgres has to be asked. Lives on the graph loop."""
 
-    def __init__(self, db: Database, events: EventLog) -> None:
+    def __init__(self, db: Database, events: EventLog, *, on_successor: Callable[[], None]) -> None:
         self._db = db
         self._events = events
+        self._on_successor = on_successor
 
     async def write(self, run: ClaimedRun, result: Verdict, *, output: bytes | None) -> bool:
         """Commit the outcome, then end the log; False: the attempt is over, or a cancel wish came first.
@@ -109,6 +110,8 @@ class Finisher:
                     interrupts=face.interrupts.decode(),
                     error=orjson.dumps(cancel_error(reason)).decode(),
                 )
+                if left != 0:
+                    self._on_successor()
                 return left is not None or await runs.run_state(conn, run.key) is None
 
         if not await self._insist(delete):
@@ -139,6 +142,8 @@ class Finisher:
                 interrupts=_text(result.interrupts),
                 error=None if result.error is None else dumps(result.error).decode(),
             )
+            if left != 0:
+                self._on_successor()
             if left is not None:
                 return True
             # The statement may have been committed by a try whose answer was lost.

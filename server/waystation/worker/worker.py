@@ -57,9 +57,12 @@ class _Slots:
             self.taken += got
             return got
 
-    def give_back(self, count: int = 1) -> None:
+    def give_back(self, count: int = 1) -> bool:
+        """True when there was no slot free before."""
         with self._lock:
+            was_full = self.taken >= self.size
             self.taken -= count
+            return was_full
 
     def close(self) -> None:
         with self._lock:
@@ -84,7 +87,7 @@ class Worker:
         self._executions: dict[RunKey, Execution] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._abandoned: set[asyncio.Task[Outcome]] = set()
-        self._concluder = Concluder(side, events)
+        self._concluder = Concluder(side, events, on_successor=self._wake.set)
         self._leases = LeaseKeeper(
             side.db.conninfo,
             lease_s=settings.lease_s,
@@ -254,10 +257,11 @@ class Worker:
         self._leases.let_go(run.key, run.attempt)
         if self._executions.get(run.key) is execution:
             del self._executions[run.key]
-        self._slots.give_back()
+        # Nothing else can have become claimable here: the run's successor on its thread has been told of.
+        if self._slots.give_back():
+            self._wake.set()
         if not self._executions:
             self._idle.set()
-        self._wake.set()
 
     def _keep_abandoned(self, task: asyncio.Task[Outcome]) -> None:
         self._abandoned.add(task)
