@@ -1,15 +1,25 @@
-"""A whole server in threads of the test's process, with a real port: for clients that must not share its loop."""
+"""A whole server with a real port, for clients that must not share its loop: in a process of its own, or in a thread.
+
+The process is what users start, and what clients with threads or dice of their own need. The thread is cheaper to start
+and takes settings as they are.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import structlog
 import uvloop
 
@@ -34,14 +44,55 @@ class LiveServer:
     """A server that is up, API and worker in one."""
 
     url: str
-    settings: Settings
+
+
+@contextmanager
+def server_process(database_uri: str, *, log: Path, project: Path = E2E) -> Generator[LiveServer]:
+    """`waystation serve --with-worker` until the block is left. Its output goes to `log`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "waystation.cli", "serve", "--with-worker", "-c", str(project / "langgraph.json")]
+    environment = {**os.environ, "DATABASE_URI": database_uri, "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": "1"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", port], stdout=output, stderr=output, env=environment
+        )
+    try:
+        _await_ready(f"http://127.0.0.1:{port}", process, log)
+        yield LiveServer(f"http://127.0.0.1:{port}")
+        assert process.poll() is None, f"the server ended:\n{_end_of(log)}"
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _await_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            if httpx.get(f"{url}/ready", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        is_hopeless = process.poll() is not None or time.monotonic() > deadline
+        assert not is_hopeless, f"the server does not come up:\n{_end_of(log)}"
+        time.sleep(0.05)
+
+
+def _end_of(log: Path) -> str:
+    return log.read_text(errors="replace")[-8000:]
 
 
 @contextmanager
 def live_server_on(
     database_uri: str, *, project: Path = E2E, settings: Settings | None = None
 ) -> Generator[LiveServer]:
-    """Serve until the block is left. Its settings' own `database_uri` is replaced."""
+    """Serve from a thread until the block is left. Its settings' own `database_uri` is replaced."""
     given = settings or Settings(n_jobs_per_worker=6)
     given = given.model_copy(update={"database_uri": database_uri, "postgres_pool_max_size": 8})
     _log_briefly()
@@ -49,7 +100,7 @@ def live_server_on(
     thread = threading.Thread(target=life.run, name="live-server")
     thread.start()
     try:
-        yield LiveServer(life.await_url(), given)
+        yield LiveServer(life.await_url())
     finally:
         life.end()
         thread.join()

@@ -14,14 +14,14 @@ import httpx
 import pytest
 from langgraph_sdk import get_client, get_sync_client
 
-from live_server import Client, LiveServer, live_server_on
+from live_server import Client, LiveServer, live_server_on, server_process
 from waystation.config import Settings
 
 
 @pytest.fixture(scope="session")
-def live_server(make_database: Callable[[], str]) -> Generator[LiveServer]:
+def live_server(make_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Generator[LiveServer]:
     """The server that the tests of this worker share."""
-    with live_server_on(make_database()) as server:
+    with server_process(make_database(), log=tmp_path_factory.mktemp("live") / "server.log") as server:
         yield server
 
 

@@ -80,6 +80,8 @@ async def test_an_interrupt_inside_a_subgraph_is_answered_from_outside(sdk: Clie
 async def test_a_functional_graph_asks_too(sdk: Client, thread_id: str) -> None:
     values = await sdk.runs.wait(thread_id, "functional", input={"numbers": [4], "ask": True})
     assert values["__interrupt__"][0]["value"] == {"doubled": [8]}
+    (run,) = await sdk.runs.list(thread_id)
+    assert await sdk.runs.join(thread_id, run["run_id"]) == values
     values = await sdk.runs.wait(thread_id, "functional", command={"resume": "fine"})
     assert values == {"doubled": [8], "answer": "fine"}
 

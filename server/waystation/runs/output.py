@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import orjson
 from psycopg import AsyncConnection
@@ -81,8 +81,8 @@ def _values(found: RunOutput) -> bytes:
     pending = [interrupt for task in (found.interrupts or {}).values() for interrupt in task]
     if found.status != "success" or not pending:
         return values
-    state = orjson.loads(values)
-    if not isinstance(state, dict):
-        return values
+    found_state = orjson.loads(values)
+    # What a functional graph returns may be anything, and is nothing before its first return.
+    state: dict[str, Any] = cast("dict[str, Any]", found_state) if isinstance(found_state, dict) else {}
     state["__interrupt__"] = [{**i, "response_schema": i.get("response_schema")} for i in pending]
     return dumps(state)  # Postgres gives large numbers back as integers that orjson refuses
