@@ -107,6 +107,8 @@ def checkpoint_put(
     checkpoint: Checkpoint,
     metadata: CheckpointMetadata,
     new_versions: ChannelVersions,
+    *,
+    chain: PutChain | None = None,
 ) -> Put:
     """Return the rows of a checkpoint; `config` names its thread, namespace and parent. Raises what `serde` raises."""
     configurable = config["configurable"]  # pyright: ignore[reportTypedDictNotRequiredAccess]  # LangGraph sets it
@@ -126,6 +128,7 @@ def checkpoint_put(
             json.dumps({**checkpoint, "channel_values": inline}),
             json.dumps(get_serializable_checkpoint_metadata(config, metadata)),
         ),
+        chain=chain,
     )
 
 
@@ -138,6 +141,7 @@ def write_rows(
     task_path: str,
     *,
     elsewhere: bool,
+    chain: PutChain | None = None,
 ) -> Put:
     """Return the rows of what a task wrote. Raises what `serde` raises."""
     configurable = config["configurable"]  # pyright: ignore[reportTypedDictNotRequiredAccess]  # LangGraph sets it
@@ -157,7 +161,11 @@ def write_rows(
         for index, (channel, value) in enumerate(writes)
     ]
     return Put(
-        fence, writes=rows, replaces=all(channel in WRITES_IDX_MAP for channel, _ in writes), elsewhere=elsewhere
+        fence,
+        writes=rows,
+        replaces=all(channel in WRITES_IDX_MAP for channel, _ in writes),
+        elsewhere=elsewhere,
+        chain=chain,
     )
 
 

@@ -15,7 +15,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any, LiteralString, Self, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -147,7 +146,7 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         self._begins_thread = False
         if self._fence:
             metadata = cast(CheckpointMetadata, {**metadata, "run_id": self._fence.key.run_id})
-        put = checkpoint_put(self.serde, self._fence, config, checkpoint, metadata, new_versions)
+        put = checkpoint_put(self.serde, self._fence, config, checkpoint, metadata, new_versions, chain=self._chain)
         await self._submit(put)
         row = put.checkpoint
         assert row is not None
@@ -158,7 +157,10 @@ class PostgresCheckpointer(AsyncPostgresSaver):
     ) -> None:
         """Commit what a task wrote. Raises as `aput` does."""
         elsewhere = config["configurable"]["checkpoint_id"] in self._elsewhere  # pyright: ignore[reportTypedDictNotRequiredAccess]  # LangGraph sets it
-        await self._submit(write_rows(self.serde, self._fence, config, writes, task_id, task_path, elsewhere=elsewhere))
+        put = write_rows(
+            self.serde, self._fence, config, writes, task_id, task_path, elsewhere=elsewhere, chain=self._chain
+        )
+        await self._submit(put)
 
     async def _submit(self, put: Put) -> None:
         if put.fence and put.fence.key.run_id in self._revoked:
@@ -168,7 +170,7 @@ class PostgresCheckpointer(AsyncPostgresSaver):
             await self._commits.submit(put)
         else:
             chain.check()
-            chain.add(await self._commits.post(replace(put, chain=chain)))
+            chain.add(await self._commits.post(put))
 
     async def _put_batch(self, batch: Sequence[Put]) -> list[DatabaseError | None]:
         gaps = [put.chain.gap() if put.chain else None for put in batch]

@@ -11,6 +11,7 @@ import os
 from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import cast
 from uuid import UUID, uuid5
@@ -56,6 +57,7 @@ _ASSISTANTS = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
 _THREADS = 32  # sync factories at a time; a slow one holds up others only when this many are slow
 
 
+@cache
 def default_assistant_id(graph_id: str) -> UUID:
     """The id of the assistant that every graph has from the start; clients may use the graph's name for it."""
     return uuid5(_ASSISTANTS, graph_id)
