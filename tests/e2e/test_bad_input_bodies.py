@@ -30,7 +30,7 @@ TEXTS = [
     "../../etc/passwd",
     "'; drop table run; --",
     "%s%n{0}${x}",
-    "x" * 100_000,
+    "x" * 20_000,
 ]
 
 BROKEN = {
@@ -77,7 +77,8 @@ async def test_a_member_of_the_wrong_type_is_refused_by_name(battery: Battery, o
         if not fits:
             battery.refused(answer, naming=at)
 
-    await battery.each(try_one, ((at, value) for at, _ in members(operation) for value in KINDS))
+    kinds = KINDS[::3] if operation.lasts else KINDS  # their bodies are those of the routes beside them
+    await battery.each(try_one, ((at, value) for at, _ in members(operation) for value in kinds))
 
 
 @each_operation
@@ -101,23 +102,26 @@ async def test_no_text_in_any_member_is_too_much(battery: Battery, operation: De
     base = battery.things.body_of(operation)
 
     async def try_one(at: Path, text: str) -> None:
-        for value in (text, [text], {text: text}):
-            if not operation.lasts:
-                await battery.send(operation, json=put(base, at, value))
+        for value in (text, {text: [text]}):
+            await battery.send(operation, json=put(base, at, value))
 
+    if operation.lasts:
+        return  # what is accepted would be waited for
     await battery.each(try_one, ((at, text) for at, _ in members(operation) for text in TEXTS))
 
 
 @each_operation
 async def test_numbers_of_any_size_are_taken_or_refused(battery: Battery, operation: Described) -> None:
     base = battery.things.body_of(operation)
-    numbers = (2**31, -(2**31) - 1, 2**53, 2**63, 2**64, 10**40, -(10**400), 1e308, -0.0, 1e-320, 0)
+    numbers = (2**31, -(2**31) - 1, 2**63, 2**64, -(10**400), 1e308, -0.0, 0)
 
     async def try_one(at: Path, number: float) -> None:
-        if not operation.lasts and "after_seconds" not in at:
+        if "after_seconds" not in at:
             text = json.dumps(put(base, at, number))
             await battery.send(operation, content=text.encode())
 
+    if operation.lasts:
+        return
     await battery.each(try_one, ((at, number) for at, _ in members(operation) for number in numbers))
 
 
