@@ -7,6 +7,7 @@ import json
 import uuid
 from typing import Any
 
+import psycopg
 import pytest
 
 from waystation_db import thread_removal, threads
@@ -88,7 +89,9 @@ async def test_delete_takes_every_trace_and_spares_the_neighbour(db: Database) -
 
 
 async def test_delete_of_a_busy_thread_names_its_runs_and_tells_the_worker(db: Database) -> None:
-    async with db.connection() as conn, db.connection() as listening:
+    # Not one of the pool's connections: those let notifications go.
+    direct = await psycopg.AsyncConnection.connect(db.conninfo, autocommit=True)
+    async with db.connection() as conn, direct as listening:
         await listening.execute("listen ws_cancel")
         thread_id = await make(conn)
         ended, running, pending = [await add_run(conn, thread_id, s) for s in ("success", "running", "pending")]
