@@ -14,6 +14,7 @@ from waystation.api.cors import Cors, CorsRules
 from waystation.api.frame import Application
 from waystation.api.long_answer import OpenStreams
 from waystation.api.numbers import Numbers
+from waystation.api.open_files import room_for_streams
 from waystation.api.routing import Operation
 from waystation.catalog.keys import HttpKeys
 from waystation.runs.assistants import ensure_default_assistants
@@ -70,7 +71,7 @@ def is_served(operation: Operation, http: HttpKeys | None) -> bool:
 
 def attach(app: Application, services: Services) -> None:
     """Give the application what its routes need, and apply what the project says of HTTP."""
-    limit = services.settings.max_stream_readers
+    limit = room_for_streams(services.settings.max_stream_readers)
     app.state.services = services
     app.state.streams = OpenStreams(limit=limit, stopping=asyncio.get_running_loop().create_future())
     app.state.numbers = Numbers(services.db)

@@ -231,15 +231,15 @@ async def test_an_error_before_anything_is_an_event(live: Live) -> None:
 
 def test_ids_come_only_when_asked_for_and_other_modes_not_at_all() -> None:
     batch = [event(0), event(1, "updates", mode="updates"), event(2, "messages", mode="messages-tuple")]
-    assert encode(batch, with_ids=False) == (
+    assert b"".join(encode(batch, with_ids=False)) == (
         b"event: values\r\ndata: {}\r\n\r\nevent: updates\r\ndata: {}\r\n\r\nevent: messages\r\ndata: {}\r\n\r\n"
     )
-    only = encode(batch, with_ids=True, modes=frozenset({"updates"}))
+    only = b"".join(encode(batch, with_ids=True, modes=frozenset({"updates"})))
     assert only == b"event: updates\r\ndata: {}\r\nid: 1000-1\r\n\r\n"
 
 
 def test_a_name_cannot_forge_fields() -> None:
-    forged = encode([event(0, "values|a\r\ndata: 1\n\nevent: b")], with_ids=False)
+    forged = b"".join(encode([event(0, "values|a\r\ndata: 1\n\nevent: b")], with_ids=False))
     assert forged.count(b"\r\n") == 3
     assert forged.count(b"\n") == 3
 
@@ -248,3 +248,13 @@ def test_modes_are_read_repeated_and_joined() -> None:
     assert parse_modes(None) is None
     assert parse_modes([""]) is None
     assert parse_modes(["values", "updates,custom "]) == {"values", "updates", "custom"}
+
+
+def test_events_leave_in_chunks_that_a_reader_can_be_given_one_by_one() -> None:
+    sizes = [10, 40_000, 20_000, 30_000, 500_000, 10]
+    batch = [event(n, data=b'"%s"' % (b"x" * size)) for n, size in enumerate(sizes)]
+    chunks = list(encode(batch, with_ids=True))
+    assert [chunk for chunk in chunks if len(chunk) > 66_000] == [batch[4].data]
+    assert any(chunk is batch[4].data for chunk in chunks), "copied"
+    assert b"".join(chunks) == b"".join(b"".join(encode([one], with_ids=True)) for one in batch)
+    assert len(chunks) < len(batch) + 2

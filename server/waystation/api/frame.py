@@ -114,6 +114,8 @@ class Application:
             else:
                 await self._fail(error, scope, receive, answer)
         finally:
+            if hasattr(self.state, "streams"):
+                self.state.streams.leave(scope)
             _count(scope, status or CLIENT_LEFT)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:

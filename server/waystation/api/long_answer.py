@@ -35,8 +35,15 @@ FILLER_S = 5.0
 SEND_TIMEOUT_S = 30.0
 """How long a client may leave what was sent unread before it is dropped."""
 
+SEND_BYTES = 64 * 1024
+"""What is handed to a socket at a time: with as much in the socket's own buffer, all that a client that does not read
+costs, however large the event."""
+
 UNWATCHED_S = 0.25
 """From when on a client's leaving is looked for; it has to be noticed within about a second."""
+
+_PLACE = "waystation.place"
+"""Stands in the scope of a request that is counted among the open streams."""
 
 log = logging.getLogger(__name__)
 
@@ -52,25 +59,48 @@ class OpenStreams:
     count: int = field(default=0)
     draining: bool = field(default=False)
     """The process is about to stop: probes are told, streams go on."""
+    _open: set[asyncio.Future[None]] = field(default_factory=set[asyncio.Future[None]])
 
-    @contextlib.contextmanager
-    def one_more(self) -> Generator[None]:
-        self.count += 1
+    def enter(self, scope: Scope) -> None:
+        """Count the answer to a request in, once."""
+        if not scope.get(_PLACE):
+            scope[_PLACE] = True
+            self._count(1)
+
+    def leave(self, scope: Scope) -> None:
+        """Count it out, if it was counted in: the request is done with, whatever became of it."""
+        if scope.pop(_PLACE, False):
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        self.count += change
         metrics.STREAMS_OPEN.set(self.count)
-        try:
-            yield
-        finally:
-            self.count -= 1
-            metrics.STREAMS_OPEN.set(self.count)
 
     def stop(self) -> None:
         """Drop all of them, and those to come. Called on the API's loop when the process begins to stop."""
         if not self.stopping.done():
             self.stopping.set_result(None)
+        for stopped in self._open:
+            if not stopped.done():
+                stopped.set_result(None)
+
+    @contextlib.contextmanager
+    def until_stopped(self) -> Generator[asyncio.Future[None]]:
+        """A future of one answer's own that is done when it is to stop. Waiting on one that all share would take each
+        of them a walk past all the others, at every heartbeat."""
+        stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.stopping.done():
+            stopped.set_result(None)
+        self._open.add(stopped)
+        try:
+            yield stopped
+        finally:
+            self._open.discard(stopped)
 
 
 def ensure_room(request: Request) -> None:
-    """Before a run is created for a reader.
+    """Before a run is created for a reader: takes the reader's place, so that many who come at once do not all find
+    the last one free.
 
     Raises:
         Unavailable: as many readers are connected as the process serves, or it is stopping.
@@ -78,6 +108,7 @@ def ensure_room(request: Request) -> None:
     streams: OpenStreams = request.app.state.streams
     if streams.count >= streams.limit or streams.stopping.done():
         raise Unavailable("Too many open streams on this server", headers={"Retry-After": "5"})
+    streams.enter(request.scope)
 
 
 class Ending(enum.Enum):
@@ -98,7 +129,14 @@ class Outlet:
         self._since = self._now()
 
     async def send(self, chunk: bytes) -> None:
-        """Hand a chunk to the socket; waits while the client is behind."""
+        """Hand a chunk to the socket, a large one slice by slice; waits while the client is behind."""
+        if len(chunk) <= SEND_BYTES:
+            await self._hand_over(chunk)
+            return
+        for start in range(0, len(chunk), SEND_BYTES):
+            await self._hand_over(chunk[start : start + SEND_BYTES])
+
+    async def _hand_over(self, chunk: bytes) -> None:
         self._busy, self._since = True, self._now()
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
         self._busy, self._since = False, self._now()
@@ -145,13 +183,14 @@ class LongAnswer(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         streams: OpenStreams = scope["app"].state.streams
         out = Outlet(send)
-        with streams.one_more():
-            producer = asyncio.create_task(self.produce(out))
-            try:
-                ending = await self._attend(out, producer, receive, streams.stopping)
-            finally:
-                if not producer.done():
-                    await _cancel(producer)
+        streams.enter(scope)
+        producer = asyncio.create_task(self.produce(out))
+        try:
+            with streams.until_stopped() as stopped:
+                ending = await self._attend(out, producer, receive, stopped)
+        finally:
+            if not producer.done():
+                await _cancel(producer)
         if ending is Ending.COMPLETE:
             await send({"type": "http.response.body", "body": producer.result(), "more_body": False})
         elif ending is Ending.LEFT and self._on_leave is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import uvicorn
 
 from waystation.api.frame import Application
+from waystation.api.open_files import raise_limit
 
 UNREAD_MS = 60_000
 """After this the kernel ends a connection whose peer takes nothing of what was sent."""
@@ -62,6 +63,7 @@ class ApiServer(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        raise_limit()
         await super().startup(sockets=sockets)
         for server in getattr(self, "servers", []):
             for listener in server.sockets:

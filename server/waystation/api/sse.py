@@ -6,13 +6,13 @@ return EventStream(log.read(key, after=after, resumable=True), with_ids=True, he
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import orjson
 
-from waystation.api.long_answer import FILLER_S, SEND_TIMEOUT_S, LongAnswer, OnLeave, Outlet
+from waystation.api.long_answer import FILLER_S, SEND_BYTES, SEND_TIMEOUT_S, LongAnswer, OnLeave, Outlet
 from waystation.events import BEGINNING, End, Event
 
 HEARTBEAT = b": heartbeat\r\n\r\n"
@@ -58,7 +58,7 @@ class EventStream(LongAnswer):
             async for batch in self._source:
                 if isinstance(batch, End):
                     break
-                if chunk := encode(batch, with_ids=self._with_ids, modes=self._modes):
+                for chunk in encode(batch, with_ids=self._with_ids, modes=self._modes):
                     await out.send(chunk)
         return b""
 
@@ -80,12 +80,18 @@ class WaitingJSON(LongAnswer):
         self._result = result
 
     async def produce(self, out: Outlet) -> bytes:
-        return await self._result
+        result = await self._result
+        if len(result) <= SEND_BYTES:
+            return result
+        await out.send(result)
+        return b""
 
 
-def encode(batch: Iterable[Event], *, with_ids: bool, modes: frozenset[str] | None = None) -> bytes:
-    """The events as SSE, those of other modes left out."""
+def encode(batch: Iterable[Event], *, with_ids: bool, modes: frozenset[str] | None = None) -> Iterator[bytes]:
+    """The events as SSE, those of other modes left out; in chunks, of which only one event's data alone may be larger
+    than `SEND_BYTES`. That one is not copied: all readers of a run hold the same bytes."""
     parts: list[bytes] = []
+    size = 0
     for event in batch:
         if modes is not None and event.mode not in modes:
             continue
@@ -94,8 +100,20 @@ def encode(batch: Iterable[Event], *, with_ids: bool, modes: frozenset[str] | No
             end = b"\r\nid: %d-%d\r\n\r\n" % (id_.epoch_ms, id_.counter)
         else:
             end = b"\r\n\r\n"
-        parts += (_head(event.name), event.data, end)
-    return b"".join(parts)
+        data = event.data
+        if size + len(data) > SEND_BYTES:
+            if parts:
+                yield b"".join(parts)
+            parts, size = [], 0
+        if len(data) > SEND_BYTES:
+            yield _head(event.name)
+            yield data
+            yield end
+            continue
+        parts += (_head(event.name), data, end)
+        size += len(data)
+    if parts:
+        yield b"".join(parts)
 
 
 @lru_cache(maxsize=1024)
