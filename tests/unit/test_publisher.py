@@ -31,7 +31,9 @@ class Journal:
 
     async def forget(self, key: RunKey) -> None: ...
 
-    def read(self, key: RunKey, *, after: EventId | None, resumable: bool) -> AsyncGenerator[Sequence[Event] | End, None]:
+    def read(
+        self, key: RunKey, *, after: EventId | None, resumable: bool
+    ) -> AsyncGenerator[Sequence[Event] | End, None]:
         raise NotImplementedError
 
     async def close(self) -> None: ...
