@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def _create_statement(server: EmbeddedPostgres) -> sql.SQL:
     return sql.SQL("create database {} template {} strategy file_copy" if chooses else "create database {} template {}")
 
 
-def _new_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
+def _new_database(server: EmbeddedPostgres, template: str) -> Generator[str]:
     name = f"test_{uuid.uuid4().hex}"
     _on_server(server.conninfo, _create_statement(server).format(sql.Identifier(name), sql.Identifier(template)))
     try:
