@@ -111,6 +111,11 @@ class PostgresCheckpointer(AsyncPostgresSaver):
             await self._chain.at_rest()
             self._chain.check()
 
+    @property
+    def is_fenced_off(self) -> bool:
+        """Whether something that this view put in the background was refused with Fenced."""
+        return self._chain is not None and isinstance(self._chain.error, Fenced)
+
     def within(self, conn: AsyncConnection[TupleRow]) -> PostgresCheckpointer:
         """Return the view that reads and writes in the open transaction of `conn`, and nowhere else: what it puts is
         committed or rolled back by whoever owns the transaction. It does not wait out a database that is away."""

@@ -44,6 +44,8 @@ class ClaimedRun:
     cancel_reason: str | None
     begins_thread: bool = False
     """The thread had no state when the run was claimed: there is nothing to load."""
+    waited_s: float | None = None
+    """From when the run was due to its first claim; None at later ones."""
 
 
 @dataclass(frozen=True, slots=True)

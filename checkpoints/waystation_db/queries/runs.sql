@@ -192,7 +192,8 @@ from candidate c
 where run.tenant_id = c.tenant_id and run.thread_id = c.thread_id and run.run_id = c.run_id and run.status = 'pending'
 returning run.tenant_id, run.thread_id::text, run.run_id::text, run.assistant_id::text, run.graph_id, run.attempt,
           run.crashes, run.epoch_ms, run.kwargs, run.metadata, run.assistant_config, run.assistant_context,
-          run.resumable, run.temporary, run.cancel_action, run.cancel_reason, not waystation_has_state(run.thread_id);
+          run.resumable, run.temporary, run.cancel_action, run.cancel_reason, not waystation_has_state(run.thread_id),
+          case when run.attempt = 1 then greatest(0, extract(epoch from run.started_at - run.run_after))::float8 end;
 
 -- name: renew_leases
 -- Extends the leases of the attempts named and returns, for those that still hold one, the cancel wish. An attempt that is

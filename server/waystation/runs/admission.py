@@ -163,6 +163,7 @@ class _Prepared:
             cancel_action=None,
             cancel_reason=None,
             begins_thread=row.begins_thread,
+            waited_s=0.0,
         )
 
 

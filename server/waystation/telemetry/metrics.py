@@ -24,7 +24,7 @@ RUN_SECONDS = Histogram(
 )
 RUN_WAIT_SECONDS = Histogram(
     "waystation_run_wait_seconds",
-    "From when a run was due to its claim.",
+    "From when a run was due to its first claim, by this process.",
     buckets=(0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
 
@@ -41,7 +41,9 @@ LEASE_RENEWAL_FAILURES = Counter(
 LEASES_LOST = Counter("waystation_leases_lost", "Runs that this process lost because its lease ran out.")
 RUNS_SWEPT = Counter("waystation_runs_swept", "Runs found with a past lease, by what became of them.", ["result"])
 NODES_ABANDONED = Counter("waystation_nodes_abandoned", "Cancelled nodes that went on and were left behind the fence.")
-FENCED_WRITES = Counter("waystation_fenced_writes", "Writes refused because a later attempt owns the run.")
+FENCED_WRITES = Counter(
+    "waystation_fenced_writes", "Attempts that were kept from writing because they no longer own their run."
+)
 
 LOOP_LAG_SECONDS = Gauge("waystation_event_loop_lag_seconds", "How late a timer of this loop last was.", ["loop"])
 

@@ -14,6 +14,7 @@ import structlog
 from waystation.events import EventLog
 from waystation.runs.snapshot import ThreadFace, thread_face
 from waystation.services import GraphSide
+from waystation.telemetry import metrics
 from waystation.worker.execute import Execution, failure_event
 from waystation.worker.finishing import Finisher, needs_face, verdict
 from waystation.worker.outcomes import Failed, HandedOver, Lost, Outcome, Stopped, Succeeded
@@ -43,13 +44,14 @@ class Concluder:
                 case HandedOver():
                     with contextlib.suppress(DatabaseUnavailable):  # nobody has seen what was not kept
                         await execution.publisher.flush()
-                    await self._finisher.release(execution.claimed)
+                    if not await self._finisher.release(execution.claimed):
+                        _refused()
                 case Stopped(reason=Cancelled(action="rollback") as reason):
                     await self._roll_back(execution.claimed, reason)
                 case Succeeded() | Failed() | Stopped():
                     await self._finish(execution, outcome)
         except Fenced:
-            log.info("the attempt is over; its outcome is dropped")
+            _refused()
 
     async def _finish(self, execution: Execution, outcome: Succeeded | Failed | Stopped) -> None:
         run = execution.claimed
@@ -67,13 +69,16 @@ class Concluder:
             wish = await runs.cancel_wish(conn, run.key)
         if wish is not None and wish.attempt == run.attempt:
             await self.conclude(execution, Stopped(Cancelled(wish.action, wish.reason)))
+        else:
+            _refused()
 
     async def _roll_back(self, run: ClaimedRun, reason: Cancelled) -> None:
         """Delete what the run wrote, then the run. In this order: a crash in between leaves the wish, and it is done
         again."""
         await self._side.saver.adelete_for_runs([run.key.run_id], thread_id=run.key.thread_id)
         face = await self._face(run) or ThreadFace(None, b"{}", "idle", ())
-        await self._finisher.write_rollback(run, reason, face)
+        if not await self._finisher.write_rollback(run, reason, face):
+            _refused()
 
     async def _face(self, run: ClaimedRun) -> ThreadFace | None:
         """What the thread shows now; None when its state cannot be read, and its row then stays as it is."""
@@ -88,6 +93,11 @@ class Concluder:
             # User code (a factory, a state's types) runs here; its failure must not keep the run from becoming final.
             log.warning("the thread's state could not be read after the run", exc_info=True)
             return None
+
+
+def _refused() -> None:
+    metrics.FENCED_WRITES.inc()
+    log.info("the attempt is over; its outcome is dropped")
 
 
 def _output(outcome: Succeeded | Failed | Stopped, face: ThreadFace | None) -> bytes | None:

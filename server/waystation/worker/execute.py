@@ -60,6 +60,7 @@ class Execution:
         self._control = RunControl()
         self._reason: StopReason | None = None
         self._stopping = asyncio.Event()
+        self._was_refused = False
 
     def stop(self, reason: StopReason) -> None:
         """Stop as soon as possible. A later reason replaces an earlier one only if it is a lost lease."""
@@ -122,6 +123,7 @@ class Execution:
         except GraphDrained:
             return HandedOver()
         except Fenced:
+            self._count_refusal()
             return Lost()
         except DatabaseUnavailable as e:
             # An outage of Postgres that outlasts the retries ends no run: it goes back to the queue.
@@ -130,6 +132,11 @@ class Execution:
         except BaseException as e:  # a node may raise anything, SystemExit included: it ends its own run and no more
             log.info("run failed", error=type(e).__name__, exc_info=True)
             return Failed(type(e).__name__, _text_of(e))
+
+    def _count_refusal(self) -> None:
+        if not self._was_refused:
+            self._was_refused = True
+            metrics.FENCED_WRITES.inc()
 
     async def _stream(self) -> Outcome:
         run = self.claimed
@@ -172,6 +179,8 @@ class Execution:
         finally:
             # However it ended, what it has put is committed before anybody looks at the thread's state.
             await saver.at_rest()
+            if saver.is_fenced_off:
+                self._count_refusal()
         await saver.settled()
         return Succeeded(wire.output(), paused=wire.paused)
 

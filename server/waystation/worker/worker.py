@@ -219,6 +219,8 @@ class Worker:
 
     def _spawn(self, run: ClaimedRun) -> None:
         """Execute a claimed run on a slot that is taken for it already."""
+        if run.waited_s is not None:
+            metrics.RUN_WAIT_SECONDS.observe(run.waited_s)
         self._leases.hold(run.key, run.attempt)
         execution = Execution(run, self._side, self._events, self._limits, abandon=self._keep_abandoned)
         self._executions[run.key] = execution
