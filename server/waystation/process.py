@@ -13,7 +13,6 @@ import contextlib
 import os
 import secrets
 import socket
-import sys
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
@@ -45,7 +44,6 @@ log = structlog.get_logger(__name__)
 # Sync nodes and tools run in threads of the graph loop's executor; Python's default would be six on two cores.
 _THREADS_PER_SLOT = 4
 _MIN_THREADS = 32
-_SWITCH_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +86,6 @@ async def open_process(
         ConfigError: a graph cannot be loaded, or no database is configured.
         waystation_db.errors.DatabaseUnavailable: Postgres does not answer.
     """
-    # The API's and the graphs' loops share the GIL: at Python's 5 ms each hand-over between them could wait that long.
-    sys.setswitchinterval(_SWITCH_S)
     kind = log_kind(settings, alone=alone)
     conninfo = database_uri(settings)
     memory = MemoryStore(run_bytes=settings.stream_buffer_bytes)

@@ -31,6 +31,7 @@ from waystation.app import create_app
 from waystation.catalog import Project
 from waystation.cli.failures import UNAVAILABLE, GraphsError, told_briefly
 from waystation.cli.health import create_health_app
+from waystation.cli.interpreter import keep_heap, share_fairly
 from waystation.config import Settings
 from waystation.errors import ConfigError
 from waystation.process import Process, database_uri, log_kind, open_process
@@ -183,11 +184,13 @@ async def _opened(serving: Serving) -> AsyncGenerator[Process]:
         worker_id=serving.worker_id,
         take_over=serving.take_over,
     )
+    share_fairly()
     async with contextlib.AsyncExitStack() as stack:
         try:
             process = await stack.enter_async_context(opening)
         except ConfigError as error:
             raise GraphsError(error.message) from error
+        keep_heap()
         yield process
 
 
