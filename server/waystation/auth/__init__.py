@@ -1,5 +1,5 @@
 """Who calls, and what they may."""
 
-from waystation.auth.principal import ANONYMOUS, Principal
+from waystation.auth.principal import ANONYMOUS, ANYTHING, Principal, Resource, Rules
 
-__all__ = ["ANONYMOUS", "Principal"]
+__all__ = ["ANONYMOUS", "ANYTHING", "Principal", "Resource", "Rules"]
