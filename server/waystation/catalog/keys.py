@@ -151,6 +151,25 @@ def _env_keys(value: object) -> object:
     return {name: str(member) for name, member in members.items()}
 
 
+class OwnHttpKeys(_Keys):
+    """`waystation.http`: switches of what no other LangGraph server has."""
+
+    disable_openai: bool = False
+
+
+class OpenAIKeys(_Keys):
+    """`waystation.openai`: by graph, the only nodes whose tokens are an answer."""
+
+    answer_nodes: dict[str, tuple[str, ...]] = Field(default_factory=dict[str, tuple[str, ...]])
+
+
+class WaystationKeys(_Keys):
+    """`waystation`: what is ours alone."""
+
+    http: OwnHttpKeys = OwnHttpKeys()
+    openai: OpenAIKeys = OpenAIKeys()
+
+
 class ProjectKeys(_Keys):
     """The whole file. What only the building of an image needs is accepted and not used."""
 
@@ -166,7 +185,7 @@ class ProjectKeys(_Keys):
     webhooks: WebhookKeys | None = None
     ui: dict[str, str] | None = None
     ui_config: dict[str, Any] | None = None
-    waystation: dict[str, Any] = Field(default_factory=dict[str, Any])
+    waystation: WaystationKeys = WaystationKeys()
     # For the image only
     python_version: Annotated[str, Field(pattern=r"^3\.\d+$")] | None = None
     node_version: str | int | None = None

@@ -23,6 +23,7 @@ from waystation.catalog.keys import (
     PathKeys,
     ProjectKeys,
     StoreKeys,
+    WaystationKeys,
     WebhookKeys,
     unknown_keys,
 )
@@ -55,7 +56,7 @@ class Project:
     webhooks: WebhookKeys | None = None
     ui: Mapping[str, str] | None = None
     ui_config: Mapping[str, Any] | None = None
-    waystation: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    waystation: WaystationKeys = WaystationKeys()
     raw: Mapping[str, Any] = field(default_factory=dict[str, Any])
     warnings: tuple[str, ...] = ()
 
@@ -122,7 +123,6 @@ def project_from_settings(settings: Settings, *, root: Path) -> Project:
 
 def _project(keys: ProjectKeys, raw: dict[str, Any], *, root: Path, config_path: Path | None) -> Project:
     warnings = [f"{name} is not known and has no effect" for name in unknown_keys(keys)]
-    warnings += [f"waystation.{name} is not known and has no effect" for name in keys.waystation]
     env, env_warnings = _env(keys.env, root)
     folders, dependency_warnings = _dependencies(keys.dependencies, root)
     return Project(

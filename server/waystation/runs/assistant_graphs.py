@@ -27,7 +27,7 @@ async def draw_graph(services: Services, caller: Principal, *, assistant_id: str
     async def drawn(graph: Graph, _assistant: assistants.AssistantGraph) -> dict[str, Any]:
         return dict(await draw(graph, xray=xray))
 
-    return await _with_graph(services, caller, assistant_id, drawn)
+    return await with_graph(services, caller, assistant_id, drawn)
 
 
 async def describe_graph(services: Services, caller: Principal, *, assistant_id: str) -> dict[str, Any]:
@@ -36,7 +36,7 @@ async def describe_graph(services: Services, caller: Principal, *, assistant_id:
     async def described(graph: Graph, assistant: assistants.AssistantGraph) -> dict[str, Any]:
         return {"graph_id": assistant.graph_id, **await schemas(graph)}
 
-    return await _with_graph(services, caller, assistant_id, described)
+    return await with_graph(services, caller, assistant_id, described)
 
 
 async def describe_subgraphs(
@@ -47,15 +47,16 @@ async def describe_subgraphs(
     async def described(graph: Graph, _assistant: assistants.AssistantGraph) -> dict[str, Any]:
         return dict(await subgraph_schemas(graph, namespace=namespace, recurse=recurse))
 
-    return await _with_graph(services, caller, assistant_id, described)
+    return await with_graph(services, caller, assistant_id, described)
 
 
-async def _with_graph(
+async def with_graph(
     services: Services,
     caller: Principal,
     assistant_id: str,
     look: Callable[[Graph, assistants.AssistantGraph], Awaitable[T]],
 ) -> T:
+    """Open an assistant's graph on the graph loop and look at it there. Raises NotFound, BadRequest."""
     async with services.db.connection() as conn:
         assistant = await assistants.graph_of(conn, caller.tenant_id, assistant_id)
     if assistant is None:
