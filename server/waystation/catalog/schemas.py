@@ -13,6 +13,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from types import UnionType
 from typing import Annotated, Any, NotRequired, Required, cast, get_args, get_origin, get_type_hints
+from weakref import WeakKeyDictionary
 
 import typing_extensions
 from langgraph.channels.base import BaseChannel
@@ -25,10 +26,17 @@ Schema = dict[str, Any]
 
 _log = logging.getLogger(__name__)
 
+_made: WeakKeyDictionary[Graph, dict[str, Schema | None]] = WeakKeyDictionary()
+"""Of graphs that live on; making the schemas of one with messages takes 40 ms. A factory's graphs are gone at once."""
+
 
 async def schemas(graph: Graph) -> dict[str, Schema | None]:
-    """`input_schema`, `output_schema`, `state_schema`, `config_schema`, `context_schema`. Made in a thread."""
-    return await asyncio.to_thread(_schemas, graph)
+    """`input_schema`, `output_schema`, `state_schema`, `config_schema`, `context_schema`. Made in a thread, once for
+    each graph: what is returned is not to be changed."""
+    known = _made.get(graph)
+    if known is None:
+        known = _made[graph] = await asyncio.to_thread(_schemas, graph)
+    return known
 
 
 async def subgraph_schemas(

@@ -28,6 +28,7 @@ from waystation_db import runs
 from waystation_db.json import dumps
 from waystation_db.rows import CancelAction, ClaimedRun, RunKey
 from waystation_db.runs import Conn, CreatedRun, NewRun
+from waystation_db.threads import Ttl
 
 DISPLACED = "displaced by a newer run on the thread (multitask_strategy={})"
 _NOT_FOUND = "Thread or assistant not found."
@@ -76,6 +77,10 @@ class Origin:
 
     request_id: str | None = None
     idempotency_key: str | None = None
+    run_id: str | None = None
+    """The id of the run, where the request decides it; such a run is made once or refused as `NotFound`."""
+    ttl: Ttl | None = None
+    """How long a stateless run's thread lives that is kept, where not the project says it."""
 
 
 async def create_on_thread(
@@ -107,7 +112,7 @@ async def create_stateless(
 ) -> Admitted:
     """Create a run on a thread made for it. Raises as `create_on_thread`, except for threads."""
     temporary = request.on_completion == "delete"
-    prepared = _prepare(services, caller, _stateless_key(caller), request, origin, temporary=temporary)
+    prepared = _prepare(services, caller, _stateless_key(caller, origin), request, origin, temporary=temporary)
     if origin.idempotency_key is not None:
         return await _create_idempotent_stateless(services, prepared)
     admitted = await _create_with_thread(services, prepared)
@@ -121,7 +126,7 @@ async def create_batch(
 ) -> list[Admitted]:
     """Create several stateless runs, all or none."""
     prepared = [
-        _prepare(services, caller, _stateless_key(caller), r, origin, temporary=r.on_completion == "delete")
+        _prepare(services, caller, _stateless_key(caller, origin), r, origin, temporary=r.on_completion == "delete")
         for r in requests
     ]
     await services.queue.take(len(prepared))
@@ -182,7 +187,7 @@ def _prepare(
         name: kwargs["config"][name] for name in ("tags", "recursion_limit", "metadata") if name in kwargs["config"]
     }
     strategy = request.multitask_strategy if isinstance(request, ThreadRunCreate) else "enqueue"
-    ttl = None if temporary else default_ttl(services.project)
+    ttl = None if temporary else origin.ttl or default_ttl(services.project)
     run = NewRun(
         key=key,
         assistant_id=assistant_id,
@@ -224,8 +229,8 @@ def _request_hash(request: RunCreate, key: RunKey) -> bytes:
     return hashlib.sha256(f"{where}\n{request.model_dump_json()}".encode()).digest()
 
 
-def _stateless_key(caller: Principal) -> RunKey:
-    run_id = str(uuid_utils.uuid7())
+def _stateless_key(caller: Principal, origin: Origin) -> RunKey:
+    run_id = origin.run_id or str(uuid_utils.uuid7())
     return RunKey(caller.tenant_id, stateless_thread_id(run_id), run_id)
 
 
