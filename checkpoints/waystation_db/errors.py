@@ -4,6 +4,7 @@ DatabaseError
 ├── DatabaseUnavailable  no connection could be had in time, or the one in use was lost
 ├── Fenced               the attempt that wrote is no longer the current one
 ├── CorruptCheckpoint    a stored value cannot be loaded, or would have to run code to be loaded
+├── Undecipherable       a value was encrypted with a key that is not here, or was changed or moved
 ├── MigrationError       the schema cannot be brought, or is not, where it must be
 └── EmbeddedError        the embedded Postgres cannot be installed, started or reached
 """
@@ -32,6 +33,17 @@ class CorruptCheckpoint(DatabaseError):
 
     It concerns only the thread (or store item) whose row it is.
     """
+
+
+class Undecipherable(DatabaseError):
+    """An encrypted value does not open: its key is not among this server's, or it was changed or moved to another row.
+
+    It concerns only the thread, run or item whose value it is. `label` names the key.
+    """
+
+    def __init__(self, message: str, *, label: str = "") -> None:
+        super().__init__(message)
+        self.label = label
 
 
 class MigrationError(DatabaseError):
