@@ -9,21 +9,29 @@ from contextlib import AbstractAsyncContextManager
 
 from starlette.routing import BaseRoute
 
-from waystation.api import assistants, runs, state, stateless, system, threads
+from waystation.api import assistants, openai_chat, runs, state, stateless, system, threads
 from waystation.api.cors import Cors, CorsRules
 from waystation.api.frame import Application
 from waystation.api.long_answer import OpenStreams
 from waystation.api.numbers import Numbers
 from waystation.api.open_files import room_for_streams
 from waystation.api.routing import Operation
-from waystation.catalog.keys import HttpKeys
+from waystation.catalog.keys import HttpKeys, OwnHttpKeys
 from waystation.runs.assistants import ensure_default_assistants
 from waystation.services import Services
 from waystation.telemetry.metrics import watch_loop_lag
 
 OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
 
-ROUTERS = (system.router, assistants.router, threads.router, state.router, runs.router, stateless.router)
+ROUTERS = (
+    system.router,
+    assistants.router,
+    threads.router,
+    state.router,
+    runs.router,
+    stateless.router,
+    openai_chat.router,
+)
 
 _SWITCHES = {
     "disable_assistants": ("Assistants",),
@@ -61,8 +69,10 @@ def operations() -> list[Operation]:
     return [route for route in routes if isinstance(route, Operation)]
 
 
-def is_served(operation: Operation, http: HttpKeys | None) -> bool:
-    """Whether the project's `http` section leaves the operation in."""
+def is_served(operation: Operation, http: HttpKeys | None, own: OwnHttpKeys | None = None) -> bool:
+    """Whether the project's `http` section, and our `waystation.http`, leave the operation in."""
+    if own is not None and own.disable_openai and "OpenAI" in operation.tags:
+        return False
     if http is None:
         return True
     off = {tag for name, tags in _SWITCHES.items() if getattr(http, name) for tag in tags}
@@ -76,8 +86,8 @@ def attach(app: Application, services: Services) -> None:
     app.state.streams = OpenStreams(limit=limit, stopping=asyncio.get_running_loop().create_future())
     app.state.numbers = Numbers(services.db)
     app.cors = Cors(_cors_rules(services))
-    http = services.project.http
-    app.serve(operation for operation in operations() if is_served(operation, http))
+    http, own = services.project.http, services.project.waystation.http
+    app.serve(operation for operation in operations() if is_served(operation, http, own))
     app.prefix = (http and http.mount_prefix) or services.settings.mount_prefix or ""
 
 

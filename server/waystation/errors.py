@@ -2,16 +2,19 @@
 
 WaystationError                 status  code
 ├── InvalidRequest              422     invalid_request
+│   └── RunFailed               422     run_failed       (of a request whose answer is the run's)
 ├── BadRequest                  400     bad_request
 ├── Unauthorized                401     unauthorized
 ├── Forbidden                   403     forbidden
 ├── NotFound                    404     not_found
+│   └── ModelNotFound           404     model_not_found
 ├── Conflict                    409     conflict
 │   └── ThreadBusy              409     thread_busy
 ├── PayloadTooLarge             413     payload_too_large
 ├── TooManyRequests             429     too_many_requests
 ├── NotSupported                501     not_supported
 ├── Unavailable                 503     unavailable
+├── Refused                     any     refused          (a rule of the project chose the status)
 ├── SlowReader                  –       slow_reader      (a reader that fell behind loses its connection)
 └── ConfigError                 –       config_error     (stops the start)
 
@@ -43,6 +46,12 @@ class InvalidRequest(WaystationError):
     code = "invalid_request"
 
 
+class RunFailed(InvalidRequest):
+    """The run that was to answer the request failed. Not a 5xx: clients would send it, and pay for it, again."""
+
+    code = "run_failed"
+
+
 class BadRequest(WaystationError):
     """The request is well-formed and makes no sense here."""
 
@@ -69,6 +78,12 @@ class NotFound(WaystationError):
 
     status = 404
     code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """No assistant that can be chatted with has this name."""
+
+    code = "model_not_found"
 
 
 class Conflict(WaystationError):
@@ -110,6 +125,16 @@ class Unavailable(WaystationError):
 
     status = 503
     code = "unavailable"
+
+
+class Refused(WaystationError):
+    """A rule of the project said no, with a status of its choice."""
+
+    code = "refused"
+
+    def __init__(self, chosen_status: int, message: str, *, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message, headers=headers)
+        self.chosen_status = chosen_status
 
 
 class SlowReader(WaystationError):

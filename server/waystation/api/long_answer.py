@@ -203,7 +203,7 @@ class LongAnswer(Response):
         await asyncio.wait((producer, stopping), timeout=UNWATCHED_S, return_when=asyncio.FIRST_COMPLETED)
         if producer.done():
             return _ending_of(producer)
-        gone = asyncio.create_task(_until_disconnect(receive))
+        gone = asyncio.create_task(until_disconnect(receive))
         try:
             return await self._watch(out, producer, gone, stopping)
         finally:
@@ -250,7 +250,8 @@ def _ending_of(producer: asyncio.Task[bytes]) -> Ending:
     return Ending.DROPPED
 
 
-async def _until_disconnect(receive: Receive) -> None:
+async def until_disconnect(receive: Receive) -> None:
+    """Return when the client goes away."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -56,7 +56,7 @@ class Project:
     webhooks: WebhookKeys | None = None
     ui: Mapping[str, str] | None = None
     ui_config: Mapping[str, Any] | None = None
-    waystation: WaystationKeys = WaystationKeys()
+    waystation: WaystationKeys = field(default_factory=WaystationKeys)
     raw: Mapping[str, Any] = field(default_factory=dict[str, Any])
     warnings: tuple[str, ...] = ()
 
