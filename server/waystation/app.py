@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 
 from starlette.routing import BaseRoute
 
-from waystation.api import assistants, openai_chat, runs, state, stateless, system, threads
+from waystation.api import assistants, mcp, openai_chat, runs, state, stateless, system, threads
 from waystation.api.cors import Cors, CorsRules
 from waystation.api.frame import Application
 from waystation.api.long_answer import OpenStreams
@@ -30,6 +30,7 @@ ROUTERS = (
     state.router,
     runs.router,
     stateless.router,
+    mcp.router,
     openai_chat.router,
 )
 
@@ -37,6 +38,7 @@ _SWITCHES = {
     "disable_assistants": ("Assistants",),
     "disable_threads": ("Threads", "Thread state"),
     "disable_runs": ("Runs", "Stateless runs"),
+    "disable_mcp": ("MCP",),
 }
 """Switches of `http` in the project, and the tags of the operations that they take away."""
 

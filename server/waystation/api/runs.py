@@ -29,9 +29,9 @@ StreamModes = Annotated[list[str] | None, Query(description="Only these modes; r
 Action = Annotated[str, Query(description="`interrupt` keeps what was done, `rollback` undoes it.")]
 
 
-def origin_of(request: Request, idempotency_key: str | None) -> Origin:
+def origin_of(request: Request, idempotency_key: str | None, *, run_id: str | None = None) -> Origin:
     """What a run inherits from the request that makes it."""
-    return Origin(request_id=request.headers.get("x-request-id"), idempotency_key=idempotency_key)
+    return Origin(request_id=request.headers.get("x-request-id"), idempotency_key=idempotency_key, run_id=run_id)
 
 
 @router.post("/threads/{thread_id}/runs", summary="Create a run", responses=errors(400, 404, 409, 503))

@@ -163,9 +163,16 @@ class OpenAIKeys(_Keys):
     answer_nodes: dict[str, tuple[str, ...]] = Field(default_factory=dict[str, tuple[str, ...]])
 
 
+class McpKeys(_Keys):
+    """`waystation.mcp`: origins of pages that may call `/mcp` besides those of this machine; `*` allows all."""
+
+    allowed_origins: tuple[str, ...] = ()
+
+
 class WaystationKeys(_Keys):
     """`waystation`: what is ours alone."""
 
+    mcp: McpKeys = McpKeys()
     http: OwnHttpKeys = OwnHttpKeys()
     openai: OpenAIKeys = OpenAIKeys()
 

@@ -78,7 +78,8 @@ class Origin:
     request_id: str | None = None
     idempotency_key: str | None = None
     run_id: str | None = None
-    """The id of the run, where the request decides it; such a run is made once or refused as `NotFound`."""
+    """The id of the run, where the request decides it. Given twice it is refused: as `NotFound` for a stateless run,
+    else by Postgres."""
     ttl: Ttl | None = None
     """How long a stateless run's thread lives that is kept, where not the project says it."""
 
@@ -94,7 +95,7 @@ async def create_on_thread(
         InvalidRequest, BadRequest: the request makes no sense.
         Conflict: the Idempotency-Key was used for a different request.
     """
-    key = RunKey(caller.tenant_id, thread_id, str(uuid_utils.uuid7()))
+    key = RunKey(caller.tenant_id, thread_id, origin.run_id or str(uuid_utils.uuid7()))
     prepared = _prepare(services, caller, key, request, origin, temporary=False)
     fast = origin.idempotency_key is None and not request.after_seconds
     if fast and (admitted := await _create_on_idle(services, prepared)):
