@@ -27,6 +27,7 @@ from waystation.config import Settings
 from waystation.errors import ConfigError
 from waystation.events import MemoryStore, RoutedLog, in_process, over_postgres, over_redis
 from waystation.services import GraphHost, GraphSide, Services
+from waystation.services.http_app import open_http_app
 from waystation.services.project_parts import open_project_store, project_serde
 from waystation.services.queue_room import QueueRoom
 from waystation.services.wakeups import Wakeups
@@ -75,12 +76,19 @@ LogKind = Literal["memory", "redis", "postgres"]
 
 @contextlib.asynccontextmanager
 async def open_process(
-    settings: Settings, project: Project, *, alone: bool, worker_id: str | None = None, take_over: bool = False
+    settings: Settings,
+    project: Project,
+    *,
+    alone: bool,
+    worker_id: str | None = None,
+    take_over: bool = False,
+    api: bool = True,
 ) -> AsyncGenerator[Process]:
     """Open everything this process needs; its worker runs when `settings.n_jobs_per_worker` is not 0.
 
     `alone`: no other process executes or serves this database's runs, so live events may stay in memory. `take_over`:
     whoever used `worker_id` before is dead for certain; its runs are put back at once and not when their leases end.
+    `api`: the process serves the API, and with it the project's own web application.
 
     Raises:
         ConfigError: a graph cannot be loaded, or no database is configured.
@@ -103,7 +111,7 @@ async def open_process(
         events = _event_log(settings, kind, db, memory, listener)
         stack.push_async_callback(events.close)
         box = _Box()
-        side = _graph_side(settings, project, kind, memory, name, box)
+        side = _graph_side(settings, project, kind, memory, name, box, api=api)
         host = await stack.enter_async_context(GraphHost.run(side))
         wakeups = Wakeups(box.worker)
         hearing = asyncio.create_task(_hear(listener, wakeups), name="hear")
@@ -176,7 +184,14 @@ def _event_log(
 
 
 def _graph_side(
-    settings: Settings, project: Project, kind: LogKind, memory: MemoryStore, worker_id: str, box: _Box
+    settings: Settings,
+    project: Project,
+    kind: LogKind,
+    memory: MemoryStore,
+    worker_id: str,
+    box: _Box,
+    *,
+    api: bool,
 ) -> Callable[[], AbstractAsyncContextManager[GraphSide]]:
     """Opens what lives on the graph loop; the worker too, unless this process serves the API only."""
 
@@ -192,7 +207,9 @@ def _graph_side(
             saver = PostgresCheckpointer(db, serde=project_serde(project))
             stack.push_async_callback(saver.aclose)
             catalog = await Catalog.load(project, store=store)
-            side = GraphSide(catalog, saver, store, db, updates=asyncio.Semaphore(max(1, db.max_size // 4)))
+            app = await stack.enter_async_context(open_http_app(project)) if api else None
+            updates = asyncio.Semaphore(max(1, db.max_size // 4))
+            side = GraphSide(catalog, saver, store, db, updates=updates, http_app=app)
             stack.push_async_callback(_cancelled, asyncio.create_task(watch_loop_lag("graphs")))
             if settings.n_jobs_per_worker:
                 events = _event_log(settings, kind, db, memory, None)

@@ -183,6 +183,7 @@ async def _opened(serving: Serving) -> AsyncGenerator[Process]:
         alone=serving.alone,
         worker_id=serving.worker_id,
         take_over=serving.take_over,
+        api=serving.api and serving.sock is not None,
     )
     share_fairly()
     async with contextlib.AsyncExitStack() as stack:

@@ -22,6 +22,7 @@ import uvloop
 from langgraph.store.base import BaseStore
 
 from waystation.catalog import Catalog
+from waystation.services.http_app import HttpApp
 from waystation_db.checkpointer import PostgresCheckpointer
 from waystation_db.pool import Database
 
@@ -40,6 +41,8 @@ class GraphSide:
     db: Database
     updates: asyncio.Semaphore
     """State updates hold a connection while the user's code runs: so many at a time, and the runs have the others."""
+    http_app: HttpApp | None = None
+    """The project's own web application, in a process that serves it."""
 
 
 Opener = Callable[[], AbstractAsyncContextManager[GraphSide]]

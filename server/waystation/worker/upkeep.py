@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import orjson
 import structlog
 
+from waystation.catalog.keys import CheckpointTtlKeys
 from waystation.config import Settings
 from waystation.events import End, EventLog
 from waystation.runs.prune import sweep_threads
@@ -50,6 +51,7 @@ class Upkeep:
         loops = [
             asyncio.create_task(_forever(self.sweep, self.settings.sweep_s), name="sweep"),
             asyncio.create_task(_forever(self.tidy, HOUSEKEEPING_S), name="tidy"),
+            asyncio.create_task(_forever(self.expire, self._expiry_s), name="expire"),
         ]
         try:
             yield
@@ -74,12 +76,24 @@ class Upkeep:
             await self.events.end(run.key, run.attempt, End(run.status, error=LOST), resumable=run.resumable)
 
     async def tidy(self) -> None:
-        """Throw away expired threads, what stateless runs left, old stream events and old idempotency keys."""
+        """Throw away what stateless runs left, old stream events and old idempotency keys."""
         async with self.side.db.connection() as conn:
             await thread_removal.delete_hidden(conn, BATCH)
             await chunks.delete_expired(conn, ttl_s=self.settings.resumable_stream_ttl_s)
             await runs.forget_idempotency(conn)
-        await sweep_threads(self.side, limit=BATCH)
+
+    async def expire(self) -> None:
+        """End threads whose time is over, by their strategy; as many at a time as `checkpointer.ttl` says."""
+        await sweep_threads(self.side, limit=self._ttl.sweep_limit if self._ttl else BATCH)
+
+    @property
+    def _ttl(self) -> CheckpointTtlKeys | None:
+        checkpointer = self.side.catalog.project.checkpointer
+        return checkpointer.ttl if checkpointer else None
+
+    @property
+    def _expiry_s(self) -> float:
+        return self._ttl.sweep_interval_minutes * 60 if self._ttl else HOUSEKEEPING_S
 
 
 async def _forever(chore: Callable[[], Awaitable[None]], every_s: float) -> None:
