@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
 from waystation.api.dependencies import json_response
-from waystation.errors import WaystationError
+from waystation.errors import Refused, WaystationError
 from waystation_db.errors import DatabaseUnavailable
 
 RETRY_AFTER_S = 2
@@ -19,6 +19,8 @@ RETRY_AFTER_S = 2
 def answer_to(error: BaseException) -> Response:
     """The response for an error; 500 for what nobody expected."""
     match _innermost(error):
+        case Refused() as known:
+            return _detail(known.chosen_status, known.message, known.headers, code=known.code)
         case WaystationError(status=status) as known if status != WaystationError.status:
             return _detail(status, known.message, known.headers, code=known.code)
         case DatabaseUnavailable():
