@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 
 from starlette.routing import BaseRoute
 
-from waystation.api import assistants, mcp, openai_chat, runs, state, stateless, system, threads
+from waystation.api import assistants, mcp, openai_chat, openai_responses, runs, state, stateless, system, threads
 from waystation.api.cors import Cors, CorsRules
 from waystation.api.frame import Application
 from waystation.api.long_answer import OpenStreams
@@ -32,6 +32,7 @@ ROUTERS = (
     stateless.router,
     mcp.router,
     openai_chat.router,
+    openai_responses.router,
 )
 
 _SWITCHES = {
@@ -87,6 +88,7 @@ def attach(app: Application, services: Services) -> None:
     app.state.services = services
     app.state.streams = OpenStreams(limit=limit, stopping=asyncio.get_running_loop().create_future())
     app.state.numbers = Numbers(services.db)
+    app.gate = services.gate
     app.cors = Cors(_cors_rules(services))
     http, own = services.project.http, services.project.waystation.http
     app.serve(operation for operation in operations() if is_served(operation, http, own))

@@ -220,6 +220,35 @@ class Settings(BaseModel):
         Field(description="Send the text of a graph's exception to its clients as the platform does; else its class."),
     ] = True
 
+    # Auth
+    auth: Annotated[
+        JsonObject | None,
+        _env("WAYSTATION_AUTH"),
+        Field(description="`waystation.auth` of langgraph.json as JSON; in place of what stands there."),
+    ] = None
+    key_pepper: Annotated[
+        str | None,
+        _env("WAYSTATION_KEY_PEPPER", secret=True),
+        Field(
+            min_length=16,
+            repr=False,
+            description="Goes into the hashes of API keys that are made from now on; the same in all processes.",
+        ),
+    ] = None
+    jwt_secret: Annotated[
+        str | None,
+        _env("WAYSTATION_JWT_SECRET", secret=True),
+        Field(min_length=32, repr=False, description="What tokens with an HS algorithm are signed with."),
+    ] = None
+    studio_auth: Annotated[
+        Literal["keys", "local"],
+        _env("WAYSTATION_STUDIO_AUTH"),
+        Field(
+            description="Who may come as a developer from the Studio, in a project with auth: with an admin's API key, "
+            "or also without one from this machine. `dev` has `local`."
+        ),
+    ] = "keys"
+
     # Logs
     log_level: Annotated[LogLevel, _env("LOG_LEVEL"), Field(description="Least severe level that is logged.")] = "INFO"
     log_json: Annotated[bool, _env("LOG_JSON"), Field(description="One JSON object a line.")] = False

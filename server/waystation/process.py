@@ -27,6 +27,7 @@ from waystation.config import Settings
 from waystation.errors import ConfigError
 from waystation.events import MemoryStore, RoutedLog, in_process, over_postgres, over_redis
 from waystation.services import GraphHost, GraphSide, Services
+from waystation.services.gates import load_auth, open_gate
 from waystation.services.http_app import open_http_app
 from waystation.services.project_parts import open_project_store, project_serde
 from waystation.services.queue_room import QueueRoom
@@ -91,7 +92,7 @@ async def open_process(
     `api`: the process serves the API, and with it the project's own web application.
 
     Raises:
-        ConfigError: a graph cannot be loaded, or no database is configured.
+        ConfigError: a graph cannot be loaded, auth cannot be used, or no database is configured.
         waystation_db.errors.DatabaseUnavailable: Postgres does not answer.
     """
     kind = log_kind(settings, alone=alone)
@@ -117,7 +118,8 @@ async def open_process(
         hearing = asyncio.create_task(_hear(listener, wakeups), name="hear")
         stack.push_async_callback(_cancelled, hearing)
         room = QueueRoom(db, limit=settings.max_queue)
-        yield Process(Services(settings, project, db, host, events, wakeups, room), box.worker)
+        gate = await open_gate(settings, project, db, host) if api else None
+        yield Process(Services(settings, project, db, host, events, wakeups, room, gate=gate), box.worker)
 
 
 def log_kind(settings: Settings, *, alone: bool) -> LogKind:
@@ -209,7 +211,8 @@ def _graph_side(
             catalog = await Catalog.load(project, store=store)
             app = await stack.enter_async_context(open_http_app(project)) if api else None
             updates = asyncio.Semaphore(max(1, db.max_size // 4))
-            side = GraphSide(catalog, saver, store, db, updates=updates, http_app=app)
+            auth = await load_auth(project) if api else None
+            side = GraphSide(catalog, saver, store, db, updates=updates, http_app=app, auth=auth)
             stack.push_async_callback(_cancelled, asyncio.create_task(watch_loop_lag("graphs")))
             if settings.n_jobs_per_worker:
                 events = _event_log(settings, kind, db, memory, None)

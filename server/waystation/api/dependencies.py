@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, WithJsonSchema
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from waystation.auth import ANONYMOUS, Principal
+from waystation.auth import Principal, caller_of
 from waystation.services import Services
 
 _CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -63,7 +63,7 @@ async def _services(request: Request) -> Services:
 
 
 async def _caller(request: Request) -> Principal:
-    return ANONYMOUS
+    return caller_of(request.scope)
 
 
 ServicesDep = Annotated[Services, Depends(_services)]

@@ -28,12 +28,16 @@ from waystation.api.failures import answer_to, not_here
 from waystation.api.limits import REPLACEMENT
 from waystation.api.openapi import Document, describe_api
 from waystation.api.routing import Operation
+from waystation.auth import Gate
 from waystation.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
 CLIENT_LEFT = 499
 """Counted for requests whose client went away before there was an answer."""
+
+PUBLIC = "System"
+"""The tag of operations that ask for no credentials."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _VARY = [(b"vary", b"Origin")]
@@ -52,6 +56,7 @@ class Application:
         self.serve(operations)
         self.cors = Cors(CorsRules())
         self.prefix = ""
+        self.gate: Gate | None = None
         self.fallback: ASGIApp | None = None
         self._lifespan = Lifespan(lifespan=self._wrap(lifespan))
 
@@ -134,12 +139,16 @@ class Application:
             if self.fallback is not None and not found.allowed:
                 await self.fallback({**scope, "path": path, "app": self.fallback}, receive, send)
                 return
+            if self.gate is not None:
+                await self.gate.authenticate(scope, receive)  # who may not come in is not told what there is
             await not_here(found.allowed)(scope, receive, send)
             return
         scope["route"] = found.operation
         scope["path_params"] = found.params
         if b"%00" in scope["query_string"]:
             scope["query_string"] = scope["query_string"].replace(b"%00", b"%EF%BF%BD")
+        if self.gate is not None and PUBLIC not in found.operation.tags:
+            receive = await self.gate.authenticate(scope, receive)
         request = Request(scope, receive, send)
         response = await found.operation.run(request)
         await response(scope, receive, send)

@@ -82,6 +82,8 @@ def _configured(order: DevOrder, link: Link) -> tuple[Settings, Project]:
     config = Path(order.config) if order.config else None
     settings, project = configure(config, root=Path(order.root))
     changed: dict[str, Any] = {"log_level": order.log_level, "n_jobs_per_worker": order.n_jobs}
+    if "studio_auth" not in settings.model_fields_set:
+        changed["studio_auth"] = "local"
     settings = settings.model_copy(update={name: value for name, value in changed.items() if value is not None})
     configure_logs(
         level=settings.log_level, as_json=settings.log_json, color=settings.log_color and sys.stdout.isatty()

@@ -20,6 +20,7 @@ from typing import TypeVar
 import structlog
 import uvloop
 from langgraph.store.base import BaseStore
+from langgraph_sdk import Auth
 
 from waystation.catalog import Catalog
 from waystation.services.http_app import HttpApp
@@ -43,6 +44,8 @@ class GraphSide:
     """State updates hold a connection while the user's code runs: so many at a time, and the runs have the others."""
     http_app: HttpApp | None = None
     """The project's own web application, in a process that serves it."""
+    auth: Auth | None = None
+    """What the project says of who may come and do what, likewise."""
 
 
 Opener = Callable[[], AbstractAsyncContextManager[GraphSide]]

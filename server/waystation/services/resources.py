@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from waystation.auth import Gate
 from waystation.catalog import Project
 from waystation.config import Settings
 from waystation.events import EventLog
@@ -15,7 +16,8 @@ from waystation_db.pool import Database
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything a use case may need. `db`, `log`, `wakeups` and `queue` belong to the API's loop."""
+    """Everything a use case may need. `db`, `log`, `wakeups`, `queue` and `gate` belong to the API's loop; without a
+    gate everybody may do everything."""
 
     settings: Settings
     project: Project
@@ -24,3 +26,4 @@ class Services:
     log: EventLog
     wakeups: Wakeups
     queue: QueueRoom
+    gate: Gate | None = None
