@@ -1,0 +1,23 @@
+"""OpenAI's own clients on a live server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+
+from live_server import LiveServer
+
+
+def async_client(server: LiveServer, **options: Any) -> openai.AsyncOpenAI:
+    """Makes each request once: what goes wrong shall show."""
+    return openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0, **options)
+
+
+def sync_client(server: LiveServer) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0)
+
+
+def user(text: Any) -> Any:
+    """A message of the user's."""
+    return {"role": "user", "content": text}
