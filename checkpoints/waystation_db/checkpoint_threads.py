@@ -10,6 +10,8 @@ from typing import Any, TypedDict
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from waystation_db.cipher import Cipher
+from waystation_db.resealing import rebind_thread
 from waystation_db.sql import load
 
 _sql = load("checkpoints")
@@ -77,11 +79,16 @@ async def delete_for_runs(conn: Conn, run_ids: Sequence[str], *, thread_id: str 
             await conn.execute(statement, arguments)
 
 
-async def copy_thread(conn: Conn, source: str, target: str) -> None:
-    """Copy all checkpoints of a thread in one transaction and commit it; what the target has already stays."""
+async def copy_thread(conn: Conn, source: str, target: str, *, cipher: Cipher | None = None) -> None:
+    """Copy all checkpoints of a thread in one transaction and commit it; what the target has already stays.
+
+    What is sealed is bound to its thread: with a `cipher` the copies are sealed anew for theirs. Raises Undecipherable.
+    """
     async with conn.transaction():
         for statement in _COPIES:
             await conn.execute(statement, {"source": str(source), "target": str(target)})
+        if cipher is not None:
+            await rebind_thread(conn, cipher, str(source), str(target))
 
 
 async def storage(conn: Conn, thread_id: str) -> Storage:

@@ -19,6 +19,7 @@ from typing import Any, LiteralString, Self, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
     CheckpointMetadata,
@@ -36,8 +37,10 @@ from waystation_db import checkpoint_clock
 from waystation_db import checkpoint_threads as threads
 from waystation_db.checkpoint_chain import PutChain
 from waystation_db.checkpoint_rows import Fence, Put, checkpoint_put, write_rows
+from waystation_db.checkpoint_sealing import open_row, open_sends, private_members, sealed
 from waystation_db.checkpoint_tuples import checkpoint_tuple, is_before_v4
 from waystation_db.checkpoint_write import put_batch
+from waystation_db.cipher import Cipher
 from waystation_db.errors import DatabaseError, Fenced
 from waystation_db.group_commit import GroupCommit
 from waystation_db.pool import Database
@@ -65,12 +68,22 @@ class PostgresCheckpointer(AsyncPostgresSaver):
 
     SELECT_SQL = _SELECT + " "
 
-    def __init__(self, db: Database, *, serde: SerializerProtocol | None = None, retry_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        db: Database,
+        *,
+        serde: SerializerProtocol | None = None,
+        cipher: Cipher | None = None,
+        retry_s: float = 30.0,
+    ) -> None:
         # Not AsyncPostgresSaver's own: it wants the connection that this one takes from the pool each time.
         BasePostgresSaver.__init__(self, serde=serde or CheckpointSerde())
         self.pipe = None
         self.loop = asyncio.get_running_loop()
         self._db = db
+        self._cipher = cipher
+        # A cipher may take its time: what a view puts is written in the order in which it was put all the same.
+        self._sealing = asyncio.Lock()
         self._retry_s = retry_s
         self._fence: Fence | None = None
         self._begins_thread = False
@@ -95,6 +108,7 @@ class PostgresCheckpointer(AsyncPostgresSaver):
             self.__dict__,
             _fence=Fence(key, attempt),
             _elsewhere=set(),
+            _sealing=asyncio.Lock() if self._cipher else self._sealing,
             _begins_thread=begins_thread,
             _chain=PutChain() if in_background else None,
         )
@@ -152,7 +166,7 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         if self._fence:
             metadata = cast(CheckpointMetadata, {**metadata, "run_id": self._fence.key.run_id})
         put = checkpoint_put(self.serde, self._fence, config, checkpoint, metadata, new_versions, chain=self._chain)
-        await self._submit(put)
+        await (self._submit(put) if self._cipher is None else self._submit_sealed(self._cipher, put, config))
         row = put.checkpoint
         assert row is not None
         return _config(row.thread_id, row.checkpoint_ns, row.checkpoint_id)
@@ -165,7 +179,15 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         put = write_rows(
             self.serde, self._fence, config, writes, task_id, task_path, elsewhere=elsewhere, chain=self._chain
         )
-        await self._submit(put)
+        await (self._submit(put) if self._cipher is None else self._submit_sealed(self._cipher, put, config))
+
+    async def _submit_sealed(self, cipher: Cipher, put: Put, config: RunnableConfig) -> None:
+        async with self._sealing:
+            ready = await sealed(cipher, put, private=private_members(config))
+            if self._chain is not None:
+                await self._submit(ready)  # which only queues it
+                return
+        await self._submit(ready)
 
     async def _submit(self, put: Put) -> None:
         if put.fence and put.fence.key.run_id in self._revoked:
@@ -207,7 +229,7 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         if not rows:
             return None
         checkpoint_clock.witness(rows[0]["checkpoint_id"])
-        return self._seen(checkpoint_tuple(self.serde, rows[0]))
+        return self._seen(await self._tuple(rows[0]))
 
     async def alist(
         self,
@@ -223,7 +245,10 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         if limit is not None:
             where, arguments = f"{where} limit %s", [*arguments, int(limit)]
         for row in await self._rows(where, arguments):
-            yield self._seen(checkpoint_tuple(self.serde, row))
+            yield self._seen(await self._tuple(row))
+
+    async def _tuple(self, row: DictRow) -> CheckpointTuple:
+        return checkpoint_tuple(self.serde, row if self._cipher is None else await open_row(self._cipher, row))
 
     def _has_nothing_of(self, configurable: Mapping[str, Any]) -> bool:
         """Whether this is the first look of a run that begins its thread: there is nothing yet, not even of its own."""
@@ -242,6 +267,10 @@ class PostgresCheckpointer(AsyncPostgresSaver):
     ) -> Mapping[str, DeltaChannelHistory]:
         """Return what the ancestors of a checkpoint wrote to delta channels; see LangGraph's base class."""
         work = super().aget_delta_channel_history
+        if self._cipher is not None:
+            # LangGraph's fast way reads values in SQL; this one asks `aget_tuple` for one ancestor after the other.
+            slow: Any = BaseCheckpointSaver.aget_delta_channel_history  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # generic
+            return await slow(self, config=config, channels=channels)
         return await self._again(lambda: work(config=config, channels=channels))
 
     async def storage(self, thread_id: str) -> threads.Storage:
@@ -269,7 +298,10 @@ class PostgresCheckpointer(AsyncPostgresSaver):
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all checkpoints of a thread, in one transaction; what the target has already stays."""
-        await self._with_connection(lambda conn: threads.copy_thread(conn, source_thread_id, target_thread_id))
+        cipher = self._cipher
+        await self._with_connection(
+            lambda conn: threads.copy_thread(conn, source_thread_id, target_thread_id, cipher=cipher)
+        )
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Delete all but the latest checkpoint of each namespace (`keep_latest`) or all (`delete`).
@@ -335,7 +367,10 @@ class PostgresCheckpointer(AsyncPostgresSaver):
             await cursor.execute(self.SELECT_PENDING_SENDS_SQL, (row["thread_id"], [parent]))
             if found := await cursor.fetchone():
                 values: list[tuple[bytes, bytes, bytes]] = row["channel_values"] or []
-                self._migrate_pending_sends(found["sends"], row["checkpoint"], values)
+                sends = found["sends"]
+                if sends and self._cipher is not None:
+                    sends = await open_sends(self._cipher, sends)
+                self._migrate_pending_sends(sends, row["checkpoint"], values)
                 row["channel_values"] = values
 
     @asynccontextmanager

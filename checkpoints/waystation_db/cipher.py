@@ -40,7 +40,7 @@ class Cipher(Protocol):
     """Seals and opens. All of it may run code of the user's; methods may be called on any loop."""
 
     async def seal(self, place: Place, data: bytes) -> tuple[str, bytes]:
-        """A label that names the key, and the sealed bytes."""
+        """A label that names the key, and the sealed bytes; an empty label where nothing is sealed."""
         ...
 
     async def open(self, place: Place, label: str, data: bytes) -> bytes:
@@ -78,7 +78,7 @@ def is_sealed(value: Any) -> bool:
 
 def sealed_type(kind: str, label: str) -> str:
     """The `type` column of a sealed blob, in the manner of LangGraph: what it was, and by what it was sealed."""
-    return f"{kind}+{label}"
+    return f"{kind}+{label}" if label else kind
 
 
 def label_of_type(kind: str) -> tuple[str, str] | None:
@@ -90,6 +90,8 @@ def label_of_type(kind: str) -> tuple[str, str] | None:
 async def pack(cipher: Cipher, place: Place, data: bytes) -> bytes:
     """Sealed bytes that say so themselves."""
     label, sealed = await cipher.seal(place, data)
+    if not label:
+        return data
     name = label.encode()
     return b"".join((_PACKED, bytes((len(name),)), name, sealed))
 

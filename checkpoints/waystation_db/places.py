@@ -1,0 +1,56 @@
+"""The places of what threads, runs, crons and store items keep: to what each sealed value is bound.
+
+| value                                     | bound to                         | because                             |
+|-------------------------------------------|----------------------------------|-------------------------------------|
+| of checkpoints                            | thread, namespace, checkpoint, … | see `checkpoint_sealing`            |
+| values, interrupts, error of a thread     | tenant, thread                   | a copy of a thread is sealed anew   |
+| error of a run                            | tenant, thread                   | it is the thread's error too        |
+| kwargs of a run                           | tenant, run                      |                                     |
+| members of metadata, of a thread's config | tenant, name of the member       | SQL merges them from row to row     |
+| value of a store item                     | namespace as stored, key         | a tenant's namespaces are its own   |
+| events of a run                           | tenant, run, position            |                                     |
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from waystation_db.cipher import Place
+from waystation_db.rows import RunKey
+
+ThreadField = Literal["values", "interrupts", "error"]
+
+
+def thread_place(tenant_id: str, thread_id: str, field: ThreadField) -> Place:
+    """What a thread shows of its state. Its runs' errors have the same place."""
+    return Place("thread", field, (tenant_id, thread_id))
+
+
+def kwargs_place(tenant_id: str, run_id: str) -> Place:
+    """What a run was asked for."""
+    return Place("run", "kwargs", (tenant_id, run_id))
+
+
+def metadata_place(tenant_id: str) -> Place:
+    """Members of the metadata of threads, runs, assistants and crons: they go from one to the other."""
+    return Place("thread", "metadata", (tenant_id,))
+
+
+def config_place(tenant_id: str) -> Place:
+    """Members of the config that a thread shows."""
+    return Place("thread", "config", (tenant_id,))
+
+
+def store_place(prefix: str, key: str) -> Place:
+    """The value of a store item; `prefix` is its namespace as the row has it."""
+    return Place("store", "value", (prefix, key))
+
+
+def event_place(key: RunKey, epoch_ms: int, first_counter: int) -> Place:
+    """A chunk of a run's events."""
+    return Place("run", "events", (key.tenant_id, key.run_id, str(epoch_ms), str(first_counter)))
+
+
+def end_place(key: RunKey) -> Place:
+    """The output that the event log keeps with the end of a run."""
+    return Place("run", "output", (key.tenant_id, key.run_id))

@@ -1,0 +1,285 @@
+"""Rows sealed anew: under another key, for the first time, or for the thread that they were copied to.
+
+    page of rows ─▶ open what is sealed, seal it with the current key ─▶ replace the row, if it still is what was read
+
+Every row is a statement of its own that changes nothing a client can see, so it may run beside the server, stop at any
+row and begin again: what is current already is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, LiteralString, cast
+
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from waystation_db import places
+from waystation_db.checkpoint_sealing import blob_place, inline_place, write_place
+from waystation_db.checkpoint_sealing import metadata_place as checkpoint_metadata_place
+from waystation_db.cipher import MARK, Cipher, Place, is_sealed, label_of_type, loads, sealed_type
+from waystation_db.errors import Undecipherable
+from waystation_db.json import dumps
+from waystation_db.sql import load
+
+_q = load("encryption")
+
+Conn = AsyncConnection[TupleRow]
+Key = tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Progress:
+    """What has been done to a table so far. `failed` are rows that do not open, by key."""
+
+    table: str
+    seen: int = 0
+    plain: int = 0
+    old: int = 0
+    rewritten: int = 0
+    failed: list[str] = field(default_factory=list[str])
+
+
+async def rewrite(
+    conn: Conn, cipher: Cipher, table: str, *, apply: bool, batch: int = 200
+) -> AsyncGenerator[Progress, None]:
+    """Go through a table of `TABLES`, row by row, and yield after each page what was found, and with `apply` rewritten.
+
+    `conn` must be in autocommit mode: each row is committed by itself.
+    """
+    kind = TABLES[table]
+    progress = Progress(table)
+    after: Key | None = None
+    while rows := await _page(conn, kind, after=after, thread_id=None, limit=batch):
+        for key, *values in rows:
+            await _renew(conn, cipher, kind, tuple(key), tuple(values), progress, apply=apply)
+        after = tuple(rows[-1][0])
+        yield progress
+    yield progress
+
+
+async def rebind_thread(conn: Conn, cipher: Cipher, source: str, target: str) -> None:
+    """Seal what was copied from one thread to another for the other, in the open transaction. Raises Undecipherable."""
+    for name in ("checkpoint_blobs", "checkpoint_writes", "checkpoints"):
+        kind = TABLES[name]
+        after: Key | None = None
+        while rows := await _page(conn, kind, after=after, thread_id=target, limit=100):
+            for key, *values in rows:
+                there = tuple(key)
+                if any(map(_looks_sealed, values)):
+                    here = (source, *there[1:])
+                    await _move(conn, cipher, kind, here, there, tuple(values))
+            after = tuple(rows[-1][0])
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """How a table is read and replaced, and what its values are: blobs with a type beside them, or columns of JSON."""
+
+    page: LiteralString
+    replace: LiteralString
+    blob: Callable[[Key], Place] | None = None
+    columns: tuple[Column, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of JSON text: opened and sealed whole, or member by member, or only the member `inside`."""
+
+    place: Callable[[Key], Place]
+    members: bool = False
+    inside: str | None = None
+
+
+async def known_keys(conn: Conn) -> list[str]:
+    """The ids of the keys that the database was ever written with and still may need, oldest first."""
+    return [row[0] for row in await (await conn.execute(_q["known_keys"])).fetchall()]
+
+
+async def remember_key(conn: Conn, key_id: str) -> None:
+    """Note that a key is in use."""
+    await conn.execute(_q["remember_key"], {"key_id": key_id})
+
+
+async def forget_other_keys(conn: Conn, key_id: str) -> None:
+    """Note that nothing needs another key than this one."""
+    await conn.execute(_q["forget_keys"], {"key_id": key_id})
+
+
+async def _page(conn: Conn, kind: Table, *, after: Key | None, thread_id: str | None, limit: int) -> list[TupleRow]:
+    params = {"after": None if after is None else list(after), "thread_id": thread_id, "limit": limit}
+    return await (await conn.execute(kind.page, params)).fetchall()
+
+
+async def _renew(
+    conn: Conn, cipher: Cipher, kind: Table, key: Key, values: tuple[Any, ...], progress: Progress, *, apply: bool
+) -> None:
+    progress.seen += 1
+    labels = [label for value in _values(kind, values) for label in _labels(value)]
+    is_old = any(not cipher.is_current(label) for label in labels)
+    try:
+        new = await _sealed_anew(cipher, kind, key, key, values)
+    except Undecipherable:
+        progress.failed.append("/".join(key))
+        return
+    if is_old:
+        progress.old += 1
+    elif not labels and new is not None:
+        progress.plain += 1
+    if new is None or (labels and not is_old and not _is_partly_plain(kind, values)):
+        return
+    if apply:
+        progress.rewritten += await _replace(conn, kind, key, values, new)
+
+
+async def _move(conn: Conn, cipher: Cipher, kind: Table, here: Key, there: Key, values: tuple[Any, ...]) -> None:
+    try:
+        await _sealed_anew(cipher, kind, there, there, values)
+        return  # the target had it already
+    except Undecipherable:
+        new = await _sealed_anew(cipher, kind, here, there, values)
+    if new is not None:
+        await _replace(conn, kind, there, values, new)
+
+
+async def _replace(conn: Conn, kind: Table, key: Key, old: tuple[Any, ...], new: tuple[Any, ...]) -> int:
+    params: dict[str, Any] = {"key": list(key)}
+    if kind.blob:
+        params |= {"old_type": old[0], "old": old[1], "new_type": new[0], "new": new[1]}
+    else:
+        params |= {"old": list(old), "new": list(new)}
+    return (await conn.execute(kind.replace, params)).rowcount
+
+
+async def _sealed_anew(
+    cipher: Cipher, kind: Table, here: Key, there: Key, values: tuple[Any, ...]
+) -> tuple[Any, ...] | None:
+    """The row as it should be; None when nothing in it is to be sealed."""
+    if kind.blob is not None:
+        known = label_of_type(values[0])
+        inner, clear = values
+        if known is not None:
+            inner, clear = known[0], await cipher.open(kind.blob(here), known[1], values[1])
+        label, data = await cipher.seal(kind.blob(there), clear)
+        return (sealed_type(inner, label), data) if label else None
+    new = [
+        await _json_anew(cipher, column, here, there, text) for column, text in zip(kind.columns, values, strict=True)
+    ]
+    return None if all(a is b for a, b in zip(new, values, strict=True)) else tuple(new)
+
+
+async def _json_anew(cipher: Cipher, column: Column, here: Key, there: Key, text: str | None) -> str | None:
+    if text is None:
+        return None
+    value = loads(text)
+    if column.inside is not None:
+        return await _inside_anew(cipher, column, here, there, text, value)
+    if not column.members:
+        return dumps(
+            await cipher.seal_json(column.place(there), await cipher.open_json(column.place(here), value))
+        ).decode()
+    if not isinstance(value, dict):
+        return text
+    members = cast("dict[str, Any]", value)
+    opened = await cipher.open_members(column.place(here), members)
+    private = [name for name, member in members.items() if is_sealed(member)]
+    again = await cipher.seal_members(column.place(there), opened, private=private)
+    return text if again == members else dumps(again).decode()
+
+
+async def _inside_anew(cipher: Cipher, column: Column, here: Key, there: Key, text: str, value: Any) -> str:
+    name = str(column.inside)
+    inside: Any = cast("dict[str, Any]", value).get(name) if isinstance(value, dict) else None
+    if not isinstance(inside, dict) or not inside:
+        return text
+    stored = cast("dict[str, Any]", inside)
+    marks = {channel: member for channel, member in stored.items() if member is True}
+    rest = {channel: member for channel, member in stored.items() if member is not True}
+    if not rest:
+        return text
+    again = await cipher.seal_json(column.place(there), await cipher.open_json(column.place(here), rest))
+    return dumps({**value, name: {**marks, **again}}).decode()
+
+
+def _values(kind: Table, values: tuple[Any, ...]) -> Sequence[Any]:
+    return values[:1] if kind.blob is not None else values
+
+
+def _labels(value: Any) -> list[str]:
+    """The labels in a `type` column or a JSON text."""
+    if not isinstance(value, str):
+        return []
+    if known := label_of_type(value):
+        return [known[1]]
+    return list(_labels_inside(loads(value))) if f'"{MARK}"' in value else []
+
+
+def _labels_inside(value: Any) -> list[str]:
+    match value:
+        case {"__encryption__": {"key": str(label)}}:
+            return [label]
+        case {"__encryption__": _}:
+            return ["handlers"]
+        case dict():
+            return [label for member in cast("dict[str, Any]", value).values() for label in _labels_inside(member)]
+        case _:
+            return []
+
+
+def _is_partly_plain(kind: Table, values: tuple[Any, ...]) -> bool:
+    """Whether a column that is sealed whole is not."""
+    return any(
+        text not in (None, "null") and f'"{MARK}"' not in text
+        for column, text in zip(kind.columns, values, strict=True)
+        if not column.members and column.inside is None
+    )
+
+
+def _looks_sealed(value: Any) -> bool:
+    return bool(_labels(value))
+
+
+def _write_key(key: Key) -> Place:
+    return write_place(key[0], key[1], key[2], key[3], int(key[4]), key[5])
+
+
+TABLES: dict[str, Table] = {
+    "checkpoint_blobs": Table(
+        _q["page_blobs"], _q["replace_blob"], blob=lambda key: blob_place(key[0], key[1], key[2], key[3])
+    ),
+    "checkpoint_writes": Table(_q["page_writes"], _q["replace_write"], blob=_write_key),
+    "checkpoint_write_before": Table(_q["page_writes_before"], _q["replace_write_before"], blob=_write_key),
+    "checkpoints": Table(
+        _q["page_checkpoints"],
+        _q["replace_checkpoint"],
+        columns=(
+            Column(lambda key: inline_place(key[0], key[1], key[2]), inside="channel_values"),
+            Column(lambda key: checkpoint_metadata_place(key[0], key[1], key[2]), members=True),
+        ),
+    ),
+    "thread": Table(
+        _q["page_threads"],
+        _q["replace_thread"],
+        columns=(
+            Column(lambda key: places.thread_place(key[0], key[1], "values")),
+            Column(lambda key: places.thread_place(key[0], key[1], "interrupts")),
+            Column(lambda key: places.thread_place(key[0], key[1], "error")),
+            Column(lambda key: places.metadata_place(key[0]), members=True),
+            Column(lambda key: places.config_place(key[0]), members=True),
+        ),
+    ),
+    "run": Table(
+        _q["page_runs"],
+        _q["replace_run"],
+        columns=(
+            Column(lambda key: places.kwargs_place(key[0], key[2])),
+            Column(lambda key: places.thread_place(key[0], key[1], "error")),
+            Column(lambda key: places.metadata_place(key[0]), members=True),
+        ),
+    ),
+    "store": Table(
+        _q["page_store"], _q["replace_store"], columns=(Column(lambda key: places.store_place(key[0], key[1])),)
+    ),
+}
+"""What can be sealed anew. Events of streams are not: they are gone minutes after their run."""
