@@ -9,12 +9,14 @@ from contextlib import AbstractAsyncContextManager
 
 from starlette.routing import BaseRoute
 
-from waystation.api import assistants, mcp, openai_chat, openai_responses, runs, state, stateless, system, threads
+from waystation.api import a2a, assistants, mcp, openai_chat, openai_responses, runs, state, stateless, system, threads
 from waystation.api.cors import Cors, CorsRules
+from waystation.api.custom_app import CustomApp
 from waystation.api.frame import Application
 from waystation.api.long_answer import OpenStreams
 from waystation.api.numbers import Numbers
 from waystation.api.open_files import room_for_streams
+from waystation.api.project_routes import ProjectRoutes
 from waystation.api.routing import Operation
 from waystation.catalog.keys import HttpKeys, OwnHttpKeys
 from waystation.runs.assistants import ensure_default_assistants
@@ -31,6 +33,7 @@ ROUTERS = (
     runs.router,
     stateless.router,
     mcp.router,
+    a2a.router,
     openai_chat.router,
     openai_responses.router,
 )
@@ -40,6 +43,7 @@ _SWITCHES = {
     "disable_threads": ("Threads", "Thread state"),
     "disable_runs": ("Runs", "Stateless runs"),
     "disable_mcp": ("MCP",),
+    "disable_a2a": ("A2A",),
 }
 """Switches of `http` in the project, and the tags of the operations that they take away."""
 
@@ -54,6 +58,7 @@ def create_app(open_services: OpenServices) -> Application:
     async def lifespan(app: Application) -> AsyncGenerator[None]:
         async with open_services() as services:
             attach(app, services)
+            app.custom = custom_app(app, services)
             await ensure_default_assistants(services)
             lag = asyncio.create_task(watch_loop_lag("api"))
             try:
@@ -93,6 +98,15 @@ def attach(app: Application, services: Services) -> None:
     http, own = services.project.http, services.project.waystation.http
     app.serve(operation for operation in operations() if is_served(operation, http, own))
     app.prefix = (http and http.mount_prefix) or services.settings.mount_prefix or ""
+
+
+def custom_app(app: Application, services: Services) -> CustomApp | None:
+    """The project's own application beside the operations of `app`; None without one."""
+    found = services.graphs.side.http_app
+    if found is None:
+        return None
+    routes = ProjectRoutes(found.app.routes, app.operations, app.table.find)
+    return CustomApp(found, services, app, routes)
 
 
 def _cors_rules(services: Services) -> CorsRules:
