@@ -112,7 +112,8 @@ async def storage(conn: Conn, thread_id: str) -> Storage:
 
 def _uuids(texts: Sequence[str]) -> list[str]:
     """Those that can be threads and runs of ours: LangGraph takes any text as the id of a thread."""
-    return [text for text in map(str, texts) if _UUID.fullmatch(text)]
+    without_tenant = [str(text).rsplit("/", 1)[-1] for text in texts]
+    return [text for text in without_tenant if _UUID.fullmatch(text)]
 
 
 async def _threads_of_runs(conn: Conn, run_ids: Sequence[str]) -> list[str]:

@@ -48,6 +48,7 @@ from waystation_db.retrying import is_passing, until_done
 from waystation_db.rows import RunKey
 from waystation_db.serde import CheckpointSerde
 from waystation_db.sql import load
+from waystation_db.tenants import DEFAULT_TENANT, ThreadScope
 
 _SELECT = load("checkpoints")["select_checkpoints"]
 
@@ -86,6 +87,7 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         self._sealing = asyncio.Lock()
         self._retry_s = retry_s
         self._fence: Fence | None = None
+        self._scope = ThreadScope(DEFAULT_TENANT)
         self._begins_thread = False
         self._chain: PutChain | None = None
         # Ids of checkpoints that this view's run loaded and another run had put.
@@ -107,11 +109,20 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         view.__dict__.update(
             self.__dict__,
             _fence=Fence(key, attempt),
+            _scope=self._scope if key.tenant_id == DEFAULT_TENANT else ThreadScope(key.tenant_id),
             _elsewhere=set(),
             _sealing=asyncio.Lock() if self._cipher else self._sealing,
             _begins_thread=begins_thread,
             _chain=PutChain() if in_background else None,
         )
+        return view
+
+    def for_tenant(self, tenant_id: str) -> PostgresCheckpointer:
+        """Return the view in which thread ids are those of a tenant; itself for the default one."""
+        if tenant_id == DEFAULT_TENANT:
+            return self
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, _scope=ThreadScope(tenant_id))
         return view
 
     async def at_rest(self) -> None:
@@ -165,19 +176,21 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         self._begins_thread = False
         if self._fence:
             metadata = cast(CheckpointMetadata, {**metadata, "run_id": self._fence.key.run_id})
-        put = checkpoint_put(self.serde, self._fence, config, checkpoint, metadata, new_versions, chain=self._chain)
+        stored = self._scope.inward(config)
+        put = checkpoint_put(self.serde, self._fence, stored, checkpoint, metadata, new_versions, chain=self._chain)
         await (self._submit(put) if self._cipher is None else self._submit_sealed(self._cipher, put, config))
         row = put.checkpoint
         assert row is not None
-        return _config(row.thread_id, row.checkpoint_ns, row.checkpoint_id)
+        return _config(self._scope.shown(row.thread_id), row.checkpoint_ns, row.checkpoint_id)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Commit what a task wrote. Raises as `aput` does."""
         elsewhere = config["configurable"]["checkpoint_id"] in self._elsewhere  # pyright: ignore[reportTypedDictNotRequiredAccess]  # LangGraph sets it
+        stored = self._scope.inward(config)
         put = write_rows(
-            self.serde, self._fence, config, writes, task_id, task_path, elsewhere=elsewhere, chain=self._chain
+            self.serde, self._fence, stored, writes, task_id, task_path, elsewhere=elsewhere, chain=self._chain
         )
         await (self._submit(put) if self._cipher is None else self._submit_sealed(self._cipher, put, config))
 
@@ -220,7 +233,7 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         configurable = config["configurable"]  # pyright: ignore[reportTypedDictNotRequiredAccess]  # LangGraph sets it
         if self._has_nothing_of(configurable):
             return None
-        arguments = [str(configurable["thread_id"]), configurable.get("checkpoint_ns", "")]
+        arguments = [self._scope.stored(str(configurable["thread_id"])), configurable.get("checkpoint_ns", "")]
         if checkpoint_id := get_checkpoint_id(config):
             where, arguments = _THIS, [*arguments, checkpoint_id]
         else:
@@ -240,7 +253,7 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """Yield checkpoints, newest first. No connection is held while the caller looks at them."""
-        where, arguments = self._search_where(config, filter, before)
+        where, arguments = self._search_where(self._scope.inward(config) if config else None, filter, before)
         where += " order by checkpoint_id desc"
         if limit is not None:
             where, arguments = f"{where} limit %s", [*arguments, int(limit)]
@@ -248,7 +261,11 @@ class PostgresCheckpointer(AsyncPostgresSaver):
             yield self._seen(await self._tuple(row))
 
     async def _tuple(self, row: DictRow) -> CheckpointTuple:
-        return checkpoint_tuple(self.serde, row if self._cipher is None else await open_row(self._cipher, row))
+        found = checkpoint_tuple(self.serde, row if self._cipher is None else await open_row(self._cipher, row))
+        if self._scope.is_default:
+            return found
+        parent = None if found.parent_config is None else self._scope.outward(found.parent_config)
+        return found._replace(config=self._scope.outward(found.config), parent_config=parent)
 
     def _has_nothing_of(self, configurable: Mapping[str, Any]) -> bool:
         """Whether this is the first look of a run that begins its thread: there is nothing yet, not even of its own."""
@@ -271,17 +288,26 @@ class PostgresCheckpointer(AsyncPostgresSaver):
             # LangGraph's fast way reads values in SQL; this one asks `aget_tuple` for one ancestor after the other.
             slow: Any = BaseCheckpointSaver.aget_delta_channel_history  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # generic
             return await slow(self, config=config, channels=channels)
-        return await self._again(lambda: work(config=config, channels=channels))
+        if not self._scope.is_default and not get_checkpoint_id(config):
+            # LangGraph's code would ask `aget_tuple` for the latest, which takes the ids that graphs know.
+            latest = await self.aget_tuple(config)
+            if latest is None:
+                return {channel: {"writes": []} for channel in channels}
+            config = latest.config
+        stored = self._scope.inward(config)
+        return await self._again(lambda: work(config=stored, channels=channels))
 
     async def storage(self, thread_id: str) -> threads.Storage:
         """Count what a thread holds; see `checkpoint_threads.storage`."""
-        return await self._with_connection(lambda conn: threads.storage(conn, thread_id))
+        stored = self._scope.stored(thread_id)
+        return await self._with_connection(lambda conn: threads.storage(conn, stored))
 
     # -- whole threads -----------------------------------------------------------------------------------------------
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete every checkpoint of a thread."""
-        await self._with_connection(lambda conn: threads.delete_thread(conn, thread_id))
+        stored = self._scope.stored(str(thread_id))
+        await self._with_connection(lambda conn: threads.delete_thread(conn, stored))
 
     async def adelete_for_runs(self, run_ids: Sequence[str], *, thread_id: str | None = None) -> None:
         """Delete the checkpoints of runs: the state is then what it was before them. Name the thread if you know it:
@@ -294,14 +320,14 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         while len(self._revoked) > _REMEMBERED_RUNS:
             self._revoked.popitem(last=False)
         await self._commits.flushed()
-        await self._with_connection(lambda conn: threads.delete_for_runs(conn, run_ids, thread_id=thread_id))
+        stored = None if thread_id is None else self._scope.stored(thread_id)
+        await self._with_connection(lambda conn: threads.delete_for_runs(conn, run_ids, thread_id=stored))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all checkpoints of a thread, in one transaction; what the target has already stays."""
         cipher = self._cipher
-        await self._with_connection(
-            lambda conn: threads.copy_thread(conn, source_thread_id, target_thread_id, cipher=cipher)
-        )
+        source, target = self._scope.stored(str(source_thread_id)), self._scope.stored(str(target_thread_id))
+        await self._with_connection(lambda conn: threads.copy_thread(conn, source, target, cipher=cipher))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Delete all but the latest checkpoint of each namespace (`keep_latest`) or all (`delete`).
@@ -309,7 +335,9 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         Raises NotImplementedError for `keep_latest` of a thread with a DeltaChannel, whose state needs its history.
         """
         work = super().aprune
-        await self._again(lambda: work(thread_ids, strategy=strategy))
+        given: Any = thread_ids  # a single text is an error, which LangGraph's code tells
+        stored = given if isinstance(given, str) else [self._scope.stored(str(one)) for one in thread_ids]
+        await self._again(lambda: work(stored, strategy=strategy))
 
     # -- for callers in other threads --------------------------------------------------------------------------------
     # LangGraph has these for get_tuple, list, prune and so on, with the same check. Its put and put_writes lack it.

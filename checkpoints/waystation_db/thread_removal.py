@@ -17,6 +17,7 @@ from psycopg.rows import TupleRow
 
 from waystation_db.rows import RunKey
 from waystation_db.sql import load
+from waystation_db.tenants import checkpoint_thread
 
 _q = load("threads")
 
@@ -101,7 +102,8 @@ async def _delete_swept(conn: Conn, locked: AsyncCursor[TupleRow]) -> list[Threa
 
 
 async def _delete_locked(conn: Conn, tenant_id: str, thread_ids: list[str]) -> None:
-    params = {"tenant_id": tenant_id, "thread_ids": thread_ids}
+    stored = [checkpoint_thread(tenant_id, thread_id) for thread_id in thread_ids]
+    params = {"tenant_id": tenant_id, "thread_ids": thread_ids, "checkpoint_threads": stored}
     await conn.execute(_q["delete_threads"], params)
     await conn.execute(_q["delete_traces"], params)
 

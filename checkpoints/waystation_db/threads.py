@@ -139,9 +139,13 @@ async def patch(
     return await _json(conn, _q["patch_metadata_and_ttl"], params | _ttl_params(ttl))
 
 
-async def copy(conn: Conn, tenant_id: str, thread_id: str, *, copy_id: str, visible: str | None = None) -> bytes | None:
-    """Make a thread like another, without its runs and checkpoints. None: there is no such thread."""
-    return await _json(conn, _q["copy_thread"], _params(tenant_id, thread_id, visible) | {"copy_id": copy_id})
+async def copy(
+    conn: Conn, tenant_id: str, thread_id: str, *, copy_id: str, metadata: str = "{}", visible: str | None = None
+) -> bytes | None:
+    """Make a thread like another, without its runs and checkpoints; `metadata` is merged into the other's. None: there
+    is no such thread."""
+    params = {"copy_id": copy_id, "metadata": metadata}
+    return await _json(conn, _q["copy_thread"], _params(tenant_id, thread_id, visible) | params)
 
 
 async def search(

@@ -75,7 +75,7 @@ remembered as (
             %(u_fence)s, %(u_tenant)s, %(u_thread)s, %(u_run)s, %(u_ns)s, %(u_checkpoint)s, %(u_task)s, %(u_idx)s
         ) as u (fence, tenant_id, thread_id, run_id, checkpoint_ns, checkpoint_id, task_id, idx)
     left join checkpoint_writes w
-        on w.thread_id = u.thread_id
+        on w.thread_id = waystation_checkpoint_thread(u.tenant_id, u.thread_id::uuid)
         and w.checkpoint_ns = u.checkpoint_ns
         and w.checkpoint_id = u.checkpoint_id
         and w.task_id = u.task_id
@@ -195,7 +195,7 @@ from checkpoint_write_before b
 where b.thread_id = any(%(thread_uuids)s::uuid[])
     and b.run_id = any(%(run_uuids)s::uuid[])
     and b.channel is not null
-    and w.thread_id = b.thread_id::text
+    and w.thread_id = waystation_checkpoint_thread(b.tenant_id, b.thread_id)
     and w.checkpoint_ns = b.checkpoint_ns
     and w.checkpoint_id = b.checkpoint_id
     and w.task_id = b.task_id
@@ -208,7 +208,7 @@ using checkpoint_write_before b
 where b.thread_id = any(%(thread_uuids)s::uuid[])
     and b.run_id = any(%(run_uuids)s::uuid[])
     and b.channel is null
-    and w.thread_id = b.thread_id::text
+    and w.thread_id = waystation_checkpoint_thread(b.tenant_id, b.thread_id)
     and w.checkpoint_ns = b.checkpoint_ns
     and w.checkpoint_id = b.checkpoint_id
     and w.task_id = b.task_id

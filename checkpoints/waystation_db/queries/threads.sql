@@ -80,7 +80,7 @@ insert into thread (
     tenant_id, thread_id, status, resting_status, metadata, "values", interrupts, error,
     ttl_strategy, ttl_minutes, expires_at
 )
-select s.tenant_id, %(copy_id)s, face.status, face.status, s.metadata, s."values", s.interrupts, s.error,
+select s.tenant_id, %(copy_id)s, face.status, face.status, s.metadata || %(metadata)s::jsonb, s."values", s.interrupts, s.error,
        s.ttl_strategy, s.ttl_minutes, now() + make_interval(secs => s.ttl_minutes * 60)
 from thread s
 cross join lateral (select case when s.active_runs = 0 then s.status else s.resting_status end) as face (status)
@@ -190,13 +190,13 @@ delete from thread
 where tenant_id = %(tenant_id)s and thread_id = any(%(thread_ids)s::uuid[]);
 
 -- name: delete_traces
--- What deleted threads leave in tables that do not refer to them. After `delete_threads`: that waits for writes under way.
+-- What deleted threads leave in tables that do not refer to them; LangGraph's name them with their tenant. After `delete_threads`: that waits for writes under way.
 with heads as (
-    delete from checkpoints where thread_id = any(%(thread_ids)s::text[])
+    delete from checkpoints where thread_id = any(%(checkpoint_threads)s::text[])
 ), blobs as (
-    delete from checkpoint_blobs where thread_id = any(%(thread_ids)s::text[])
+    delete from checkpoint_blobs where thread_id = any(%(checkpoint_threads)s::text[])
 ), writes as (
-    delete from checkpoint_writes where thread_id = any(%(thread_ids)s::text[])
+    delete from checkpoint_writes where thread_id = any(%(checkpoint_threads)s::text[])
 )
 delete from event_chunk
 where tenant_id = %(tenant_id)s and thread_id = any(%(thread_ids)s::uuid[]);
