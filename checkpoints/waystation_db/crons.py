@@ -54,7 +54,7 @@ class LockedCron:
 
 @dataclass(frozen=True, slots=True)
 class CronPatch:
-    """What changes in a locked cron. None keeps what is there; `payload` is the whole new one. JSON text as in NewCron."""
+    """What changes in a locked cron; None keeps what is there. `payload` is the whole new one."""
 
     payload: str
     schedule: str | None = None

@@ -57,6 +57,7 @@ class NewRun:
     multitask_strategy: MultitaskStrategy = "enqueue"
     resumable: bool = False
     temporary: bool = False
+    webhook: str | None = None
     after_s: float = 0.0
     priority: int = 0
     ttl_strategy: str | None = None
@@ -125,6 +126,7 @@ def _new_run_params(run: NewRun) -> dict[str, Any]:
         "multitask_strategy": run.multitask_strategy,
         "resumable": run.resumable,
         "temporary": run.temporary,
+        "webhook": run.webhook,
         "priority": run.priority,
     }
 

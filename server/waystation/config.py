@@ -8,6 +8,7 @@ a test compares the two.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import json
 import os
 import re
@@ -71,11 +72,28 @@ def _url_prefix(value: str) -> str:
     return value
 
 
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    for text in value:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as e:
+            raise ValueError(f"{e}; expected networks such as 10.0.0.0/8") from None
+    return value
+
+
+def _http_url(value: str) -> str:
+    if not value.startswith(("http://", "https://")):
+        raise ValueError("should begin with http:// or https://")
+    return value.rstrip("/")
+
+
 PostgresUri = Annotated[str, AfterValidator(_postgres_uri)]
 RedisUri = Annotated[str, AfterValidator(_redis_uri)]
 UrlPrefix = Annotated[str, AfterValidator(_url_prefix)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_comma_list)]
+Networks = Annotated[tuple[str, ...], BeforeValidator(_comma_list), AfterValidator(_networks)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -172,6 +190,63 @@ class Settings(BaseModel):
         _env("WAYSTATION_MAX_CRASHES", unit="executions"),
         Field(ge=1, le=100, description="How often a run is executed that takes its process down; then it is `error`."),
     ] = 3
+
+    # Crons
+    cron_missed: Annotated[
+        Literal["once", "skip", "all"],
+        _env("WAYSTATION_CRON_MISSED"),
+        Field(
+            description="What happens to the ticks of a cron that passed while no worker was up: one run for all of "
+            "them, none, or one each (at most 100)."
+        ),
+    ] = "once"
+    cron_min_interval_s: Annotated[
+        float,
+        _env("WAYSTATION_CRON_MIN_INTERVAL_S", unit="s"),
+        Field(ge=1, le=31_536_000, description="Shortest time between two ticks of a cron; shorter ones give 422."),
+    ] = 1
+
+    # Webhooks
+    webhook_secret: Annotated[
+        str | None,
+        _env("WAYSTATION_WEBHOOK_SECRET", secret=True),
+        Field(repr=False, description="Key of the signatures: `whsec_` and base64, or any text. Unset: not signed."),
+    ] = None
+    webhook_secret_previous: Annotated[
+        str | None,
+        _env("WAYSTATION_WEBHOOK_SECRET_PREVIOUS", secret=True),
+        Field(repr=False, description="The key before, during a rotation: webhooks are signed with both."),
+    ] = None
+    webhook_tries: Annotated[
+        int,
+        _env("WAYSTATION_WEBHOOK_TRIES", unit="tries"),
+        Field(ge=1, le=100, description="How often a webhook is sent until it is given up (`spent`)."),
+    ] = 10
+    webhook_retry_s: Annotated[
+        Seconds,
+        _env("WAYSTATION_WEBHOOK_RETRY_S", unit="s"),
+        Field(description="Wait before the second try; three times as long before each one after it, at most 6 hours."),
+    ] = 5
+    webhook_timeout_s: Annotated[
+        float,
+        _env("WAYSTATION_WEBHOOK_TIMEOUT_S", unit="s"),
+        Field(gt=0, le=30, description="How long one try may take in all."),
+    ] = 10
+    webhook_keep_days: Annotated[
+        float,
+        _env("WAYSTATION_WEBHOOK_KEEP_DAYS", unit="days"),
+        Field(gt=0, le=3650, description="How long spent webhooks can be listed and replayed; delivered ones a day."),
+    ] = 7
+    webhook_networks: Annotated[
+        Networks,
+        _env("WAYSTATION_WEBHOOK_NETWORKS"),
+        Field(description="Private networks that webhooks may go to, by comma, such as `10.0.0.0/8`."),
+    ] = ()
+    base_url: Annotated[
+        HttpUrl | None,
+        _env("WAYSTATION_BASE_URL"),
+        Field(description="Where workers reach this API, for webhooks that are paths. A process that serves knows it."),
+    ] = None
 
     # Limits
     max_queue: Annotated[

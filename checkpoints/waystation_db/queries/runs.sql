@@ -24,14 +24,14 @@ with a as (
 )
 insert into run (
     tenant_id, thread_id, run_id, assistant_id, graph_id, status, attempt, priority, multitask_strategy, metadata, kwargs,
-    assistant_config, assistant_context, resumable, temporary, claimed_by, epoch_ms, lease_expires_at, started_at
+    assistant_config, assistant_context, resumable, temporary, webhook, claimed_by, epoch_ms, lease_expires_at, started_at
 )
 select t.tenant_id, t.thread_id, %(run_id)s, a.assistant_id, a.graph_id,
        case when %(claim)s then 'running' else 'pending' end,
        case when %(claim)s then 1 else 0 end,
        %(priority)s, %(multitask_strategy)s,
        a.metadata || t.metadata || %(metadata)s::jsonb,
-       %(kwargs)s::json, a.config, a.context, %(resumable)s, %(temporary)s,
+       %(kwargs)s::json, a.config, a.context, %(resumable)s, %(temporary)s, %(webhook)s,
        case when %(claim)s then %(worker_id)s end,
        case when %(claim)s then (extract(epoch from clock_timestamp()) * 1000)::bigint else 0 end,
        case when %(claim)s then now() + make_interval(secs => %(lease_s)s) end,
@@ -61,14 +61,14 @@ with a as (
 )
 insert into run (
     tenant_id, thread_id, run_id, assistant_id, graph_id, status, attempt, priority, multitask_strategy, metadata, kwargs,
-    assistant_config, assistant_context, resumable, temporary, run_after, claimed_by, epoch_ms, lease_expires_at, started_at
+    assistant_config, assistant_context, resumable, temporary, webhook, run_after, claimed_by, epoch_ms, lease_expires_at, started_at
 )
 select t.tenant_id, t.thread_id, %(run_id)s, a.assistant_id, a.graph_id,
        case when %(claim)s then 'running' else 'pending' end,
        case when %(claim)s then 1 else 0 end,
        %(priority)s, %(multitask_strategy)s,
        a.metadata || t.metadata || %(metadata)s::jsonb,
-       %(kwargs)s::json, a.config, a.context, %(resumable)s, %(temporary)s,
+       %(kwargs)s::json, a.config, a.context, %(resumable)s, %(temporary)s, %(webhook)s,
        now() + make_interval(secs => %(after_s)s),
        case when %(claim)s then %(worker_id)s end,
        case when %(claim)s then (extract(epoch from clock_timestamp()) * 1000)::bigint else 0 end,
@@ -115,11 +115,11 @@ with a as (
 )
 insert into run (
     tenant_id, thread_id, run_id, assistant_id, graph_id, status, priority, multitask_strategy, metadata, kwargs,
-    assistant_config, assistant_context, resumable, temporary, run_after, created_at
+    assistant_config, assistant_context, resumable, temporary, webhook, run_after, created_at
 )
 select t.tenant_id, t.thread_id, %(run_id)s, a.assistant_id, a.graph_id, 'pending', %(priority)s, %(multitask_strategy)s,
        a.metadata || t.metadata || %(metadata)s::jsonb,
-       %(kwargs)s::json, a.config, a.context, %(resumable)s, %(temporary)s,
+       %(kwargs)s::json, a.config, a.context, %(resumable)s, %(temporary)s, %(webhook)s,
        clock_timestamp() + make_interval(secs => %(after_s)s), clock_timestamp()
 from t, a
 returning run_id::text, thread_id::text, assistant_id::text, graph_id, status, attempt, epoch_ms, metadata,

@@ -23,6 +23,7 @@ from waystation.errors import BadRequest, Conflict, InvalidRequest, NotFound, Th
 from waystation.runs.cancel import tell_ended
 from waystation.runs.requests import RunCreate, StatelessRunCreate, ThreadRunCreate
 from waystation.runs.threads import default_ttl
+from waystation.runs.webhook_urls import webhook_of
 from waystation.services import Services
 from waystation_db import runs
 from waystation_db.json import dumps
@@ -82,6 +83,8 @@ class Origin:
     else by Postgres."""
     ttl: Ttl | None = None
     """How long a stateless run's thread lives that is kept, where not the project says it."""
+    cron_id: str | None = None
+    """The cron that the run is a firing of."""
 
 
 async def create_on_thread(
@@ -142,6 +145,33 @@ async def create_batch(
     return created
 
 
+async def create_within(
+    services: Services,
+    conn: Conn,
+    caller: Principal,
+    *,
+    thread_id: str | None,
+    request: ThreadRunCreate | StatelessRunCreate,
+    origin: Origin,
+) -> Admitted:
+    """Create a run as part of the caller's transaction, on a thread or, without one, statelessly. `announce` it after
+    the commit. Raises as `create_on_thread`."""
+    if thread_id is not None and isinstance(request, ThreadRunCreate):
+        key = RunKey(caller.tenant_id, thread_id, origin.run_id or str(uuid_utils.uuid7()))
+        return await _create_locked(conn, _prepare(services, caller, key, request, origin, temporary=False), request)
+    temporary = isinstance(request, StatelessRunCreate) and request.on_completion == "delete"
+    prepared = _prepare(services, caller, _stateless_key(caller, origin), request, origin, temporary=temporary)
+    row = await runs.create_with_thread(conn, prepared.run, claim_for=None, lease_s=0, notify=True)
+    if row is None:
+        raise NotFound(_NOT_FOUND)
+    return prepared.admitted(row)
+
+
+async def announce(services: Services, admitted: Admitted) -> None:
+    """Tell whom it concerns of a run that is committed: the workers, and the readers of the runs that it displaced."""
+    await _after_commit(services, admitted, admitted.multitask_strategy)
+
+
 @dataclass(frozen=True, slots=True)
 class _Prepared:
     run: NewRun
@@ -181,8 +211,7 @@ def _prepare(
         raise BadRequest(
             "context and config.configurable were both given: send one of them; context is the newer form."
         )
-    if request.webhook:
-        raise InvalidRequest("webhook: this version does not send webhooks; leave it out.")
+    webhook = webhook_of(services, request.webhook)
     kwargs = _kwargs(key, assistant_id, caller, request, origin, temporary=temporary)
     shown = {
         name: kwargs["config"][name] for name in ("tags", "recursion_limit", "metadata") if name in kwargs["config"]
@@ -199,6 +228,7 @@ def _prepare(
         multitask_strategy=strategy,
         resumable=request.stream_resumable,
         temporary=temporary,
+        webhook=webhook,
         after_s=request.after_seconds or 0.0,
         ttl_strategy=ttl.strategy if ttl else None,
         ttl_minutes=ttl.minutes if ttl else None,
@@ -256,6 +286,8 @@ def _kwargs(
         "assistant_id": assistant_id,
         "user_id": caller.identity,
     }
+    if origin.cron_id is not None:
+        configurable["cron_id"] = origin.cron_id
     return {
         "input": request.input,
         "command": None if request.command is None else request.command.model_dump(exclude_unset=True),
@@ -265,7 +297,7 @@ def _kwargs(
         "stream_mode": request.stream_modes,
         "interrupt_before": request.interrupt_before,
         "interrupt_after": request.interrupt_after,
-        "webhook": None,
+        "webhook": request.webhook or None,
         "feedback_keys": request.feedback_keys,
         "temporary": temporary,
         "subgraphs": request.stream_subgraphs,

@@ -95,7 +95,7 @@ class RunCreate(_Body):
     on_disconnect: str | None = Field(
         default=None, description="`cancel` stops the run when this request's client leaves."
     )
-    webhook: str = Field(default="", description="Not offered yet: a request that sets it is refused.")
+    webhook: str = Field(default="", description="URL that gets a POST with the run and its outcome when it ends.")
     feedback_keys: list[str] | None = None
 
     @property

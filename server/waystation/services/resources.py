@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from waystation.auth import Gate
 from waystation.catalog import Project
 from waystation.config import Settings
 from waystation.events import EventLog
 from waystation.services.graph_host import GraphHost
+from waystation.services.own_address import OwnAddress
 from waystation.services.queue_room import QueueRoom
 from waystation.services.wakeups import Wakeups
 from waystation_db.pool import Database
@@ -27,3 +28,4 @@ class Services:
     wakeups: Wakeups
     queue: QueueRoom
     gate: Gate | None = None
+    address: OwnAddress = field(default_factory=OwnAddress)
