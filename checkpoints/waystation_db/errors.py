@@ -5,6 +5,8 @@ DatabaseError
 ├── Fenced               the attempt that wrote is no longer the current one
 ├── CorruptCheckpoint    a stored value cannot be loaded, or would have to run code to be loaded
 ├── Undecipherable       a value was encrypted with a key that is not here, or was changed or moved
+├── StoreIndexChanged    the store's vectors were made otherwise than they are now to be searched
+├── SealingFailed        a value cannot be encrypted, and was not stored
 ├── MigrationError       the schema cannot be brought, or is not, where it must be
 └── EmbeddedError        the embedded Postgres cannot be installed, started or reached
 """
@@ -44,6 +46,14 @@ class Undecipherable(DatabaseError):
     def __init__(self, message: str, *, label: str = "") -> None:
         super().__init__(message)
         self.label = label
+
+
+class StoreIndexChanged(DatabaseError):
+    """The store's vectors have not the number of dimensions that the configuration says; the message says more."""
+
+
+class SealingFailed(DatabaseError):
+    """A value cannot be encrypted: the project's handler failed, or does not do what it has to. Nothing was stored."""
 
 
 class MigrationError(DatabaseError):

@@ -7,6 +7,7 @@ a test compares the two.
 
 from __future__ import annotations
 
+import base64
 import difflib
 import ipaddress
 import json
@@ -89,6 +90,37 @@ def _http_url(value: str) -> str:
 
 PostgresUri = Annotated[str, AfterValidator(_postgres_uri)]
 RedisUri = Annotated[str, AfterValidator(_redis_uri)]
+
+
+def _aes_key(value: str) -> str:
+    if len(value.encode()) not in (16, 24, 32):
+        raise ValueError("should be 16, 24 or 32 bytes long")
+    return value
+
+
+def _key_ring(value: object) -> object:
+    """`id:base64,...` as ids and keys."""
+    if not isinstance(value, str):
+        return value
+    ring: dict[str, bytes] = {}
+    for part in (part.strip() for part in value.split(",")):
+        key_id, colon, encoded = part.partition(":")
+        try:
+            key = base64.b64decode(encoded, validate=True)
+        except ValueError:
+            raise ValueError(f"the key {key_id[:40]!r} should be base64") from None
+        if not colon or not re.fullmatch(r"[A-Za-z0-9._-]{1,40}", key_id):
+            raise ValueError("should be id:base64,... with ids of letters, digits, dots, dashes and underscores")
+        if len(key) not in (16, 24, 32):
+            raise ValueError(f"the key {key_id!r} should be 16, 24 or 32 bytes, and is {len(key)}")
+        if key_id in ring:
+            raise ValueError(f"the key {key_id!r} is there twice")
+        ring[key_id] = key
+    return ring
+
+
+AesKey = Annotated[str, AfterValidator(_aes_key)]
+KeyRing = Annotated[dict[str, bytes], BeforeValidator(_key_ring)]
 UrlPrefix = Annotated[str, AfterValidator(_url_prefix)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_comma_list)]
@@ -145,6 +177,25 @@ class Settings(BaseModel):
             "that executes its own runs, else Postgres."
         ),
     ] = "auto"
+
+    # Encryption at rest
+    langgraph_aes_key: Annotated[
+        AesKey | None,
+        _env("LANGGRAPH_AES_KEY", unit="bytes", secret=True),
+        Field(
+            repr=False, description="Encrypts what is stored; 16, 24 or 32 bytes. Also reads what LangGraph encrypted."
+        ),
+    ] = None
+    encryption_keys: Annotated[
+        KeyRing | None,
+        _env("WAYSTATION_ENCRYPTION_KEYS", secret=True),
+        Field(repr=False, description="A ring of keys, `id:base64,...`: the first one encrypts, all of them decrypt."),
+    ] = None
+    langgraph_aes_json_keys: Annotated[
+        CommaList,
+        _env("LANGGRAPH_AES_JSON_KEYS"),
+        Field(description="Members of metadata to encrypt too, by comma. They cannot be searched for any more."),
+    ] = ()
 
     # Runs
     n_jobs_per_worker: Annotated[
