@@ -1,0 +1,96 @@
+"""What a guard may say instead of letting a call through, drawn once.
+
+GuardError                      a guard stopped something; `retry_after_s` where waiting helps
+├── BudgetExceeded              a budget's limit would be passed
+├── PriceUnknown                the model has no price, and the budget does not allow that
+├── RateLimited                 over a rate, and the wait would be longer than allowed
+├── AllTargetsFailed            every target of a failover failed or is open
+├── StreamBroken                a stream broke after tokens were shown, and the policy does not go on
+├── NotPermitted                the caller's roles do not allow the tool or its arguments
+├── ContentBlocked              screening refused an input or an output
+├── LimitPassed                 too many steps, too much fan-out, too large an input or output
+├── InMaintenance               the service's level lets nothing through
+├── Killed                      the operator stopped everything of this tenant, key, assistant or graph
+└── GuardUnavailable            a guard's store is away, and the guard fails closed
+
+A message may be shown to the user of an agent: it names the limit and never anybody else's figures.
+"""
+
+from __future__ import annotations
+
+
+class GuardError(Exception):
+    """Base of everything that a guard refuses with. `code` is stable and for machines."""
+
+    code = "guard"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+
+class BudgetExceeded(GuardError):
+    """A call was not made because it might pass a budget's limit."""
+
+    code = "budget_exceeded"
+
+
+class PriceUnknown(GuardError):
+    """A call was not made because nobody knows what the model costs."""
+
+    code = "price_unknown"
+
+
+class RateLimited(GuardError):
+    """A call was not made because it would have to wait too long."""
+
+    code = "rate_limited"
+
+
+class AllTargetsFailed(GuardError):
+    """No target of a failover answered. The last error is the cause; `retry_after_s` the earliest moment to try."""
+
+    code = "all_targets_failed"
+
+
+class StreamBroken(GuardError):
+    """A stream ended without its end after tokens had been shown."""
+
+    code = "stream_broken"
+
+
+class NotPermitted(GuardError):
+    """A tool call was not made because the caller's roles do not allow it."""
+
+    code = "not_permitted"
+
+
+class ContentBlocked(GuardError):
+    """Screening refused a text."""
+
+    code = "content_blocked"
+
+
+class LimitPassed(GuardError):
+    """An input, an output, a number of steps or a fan-out is larger than allowed."""
+
+    code = "limit_passed"
+
+
+class InMaintenance(GuardError):
+    """The degradation level is `maintenance`."""
+
+    code = "maintenance"
+
+
+class Killed(GuardError):
+    """The operator's kill switch is on for this caller or graph."""
+
+    code = "killed"
+
+
+class GuardUnavailable(GuardError):
+    """What a guard keeps its state in is away, and the guard was told to fail closed."""
+
+    code = "guard_unavailable"

@@ -1,0 +1,105 @@
+"""A ledger in the memory of one process: for programs without a server, and for tests of what is built on ledgers."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+
+from waystation_guards.calls import CallSite
+from waystation_guards.ports import Account, Balance, Entry, Hold, Refusal
+
+_KEPT = 10_000
+_WEIGHT = 0.2
+"""Of the newest call in a model's learned ratio: after five calls two thirds of it are from them."""
+
+
+@dataclass(slots=True)
+class _State:
+    spent: int = 0
+    held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    holds: tuple[Hold, ...]
+    expires: float
+
+
+@dataclass(slots=True)
+class MemoryLedger:
+    """`waystation_guards.ports.Ledger`. `entries` are the newest few thousand, for whoever wants to look."""
+
+    clock: Callable[[], float] = monotonic
+    entries: deque[tuple[str, CallSite, Entry]] = field(
+        default_factory=lambda: deque[tuple[str, CallSite, Entry]](maxlen=_KEPT)
+    )
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _accounts: dict[Account, _State] = field(default_factory=dict[Account, _State])
+    _open: dict[str, _Open] = field(default_factory=dict[str, _Open])
+    _settled: OrderedDict[str, None] = field(default_factory=OrderedDict[str, None])
+    _ratios: dict[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])
+
+    async def reserve(
+        self, call: str, site: CallSite, holds: Sequence[Hold], *, ttl_s: float
+    ) -> Refusal | Sequence[Balance]:
+        with self._lock:
+            self._expire()
+            for hold in holds:
+                state = self._state(hold.account)
+                if state.spent + state.held + hold.amount > hold.limit:
+                    return Refusal(hold, self._balance(hold.account))
+            for hold in holds:
+                self._state(hold.account).held += hold.amount
+            self._open[call] = _Open(tuple(holds), self.clock() + ttl_s)
+            return [self._balance(hold.account) for hold in holds]
+
+    async def settle(self, call: str, site: CallSite, entry: Entry) -> Sequence[Balance]:
+        with self._lock:
+            if call not in self._settled:
+                self._settled[call] = None
+                if len(self._settled) > _KEPT:
+                    self._settled.popitem(last=False)
+                self._give_back(call)
+                for account, amount in entry.spent.items():
+                    self._state(account).spent += amount
+                self.entries.append((call, site, entry))
+                self._learn(site.tenant, entry)
+            return [self._balance(account) for account in entry.spent]
+
+    async def release(self, call: str) -> None:
+        with self._lock:
+            self._give_back(call)
+
+    async def balances(self, accounts: Sequence[Account]) -> Sequence[Balance]:
+        with self._lock:
+            self._expire()
+            return [self._balance(account) for account in accounts]
+
+    async def ratio(self, tenant: str, model: str) -> float:
+        return self._ratios.get((tenant, model), 1.0)
+
+    def _state(self, account: Account) -> _State:
+        return self._accounts.setdefault(account, _State())
+
+    def _balance(self, account: Account) -> Balance:
+        state = self._accounts.get(account) or _State()
+        return Balance(account, state.spent, state.held)
+
+    def _give_back(self, call: str) -> None:
+        if (open_ := self._open.pop(call, None)) is not None:
+            for hold in open_.holds:
+                self._state(hold.account).held -= hold.amount
+
+    def _expire(self) -> None:
+        now = self.clock()
+        for call in [call for call, open_ in self._open.items() if open_.expires <= now]:
+            self._give_back(call)
+
+    def _learn(self, tenant: str, entry: Entry) -> None:
+        if entry.kind == "model" and entry.cost_nano_usd is not None and entry.estimate_nano_usd:
+            seen = entry.cost_nano_usd / entry.estimate_nano_usd
+            before = self._ratios.get((tenant, entry.model), 1.0)
+            self._ratios[tenant, entry.model] = before + _WEIGHT * (seen - before)

@@ -1,0 +1,87 @@
+"""What a call costs, by the library and by a file of the operator's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from waystation_guards.pricing import Prices
+
+
+def usage(input_tokens: int, output_tokens: int, *, ins: Any = None, outs: Any = None) -> dict[str, Any]:
+    return {
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+        "total_tokens": input_tokens + output_tokens,
+        **({"input_token_details": ins} if ins else {}),
+        **({"output_token_details": outs} if outs else {}),
+    }
+
+
+def cost(model: str, used: dict[str, Any], *, provider: str | None = None, prices: Prices | None = None) -> int | None:
+    price = (prices or Prices()).cost(model, used, provider=provider)
+    return None if price is None else price.nano_usd
+
+
+def listed(tmp_path: Path, models: dict[str, Any]) -> Prices:
+    file = tmp_path / "prices.json"
+    file.write_text(json.dumps({"models": models}))
+    return Prices.load(file)
+
+
+def test_tokens_read_from_the_cache_cost_less() -> None:
+    plain, cached = usage(1000, 100), usage(1000, 100, ins={"cache_read": 200})
+    # gpt-4o-mini: 0.15, 0.6 and 0.075 dollars per million
+    assert cost("gpt-4o-mini", plain, provider="openai") == 1000 * 150 + 100 * 600
+    assert cost("gpt-4o-mini", cached, provider="openai") == 800 * 150 + 200 * 75 + 100 * 600
+
+
+def test_a_model_that_nobody_knows_has_no_price() -> None:
+    assert cost("a-model-of-our-own", usage(10, 10)) is None
+
+
+def test_a_known_model_behind_an_unknown_provider_is_priced_by_its_name() -> None:
+    assert cost("gpt-4o-mini", usage(1000, 0), provider="our-gateway") == 150_000
+
+
+def test_langchain_names_of_providers_are_understood() -> None:
+    assert cost("gpt-4o", usage(1000, 0), provider="azure_openai") == 2_500_000
+
+
+def test_details_that_exceed_their_total_are_priced_as_the_total() -> None:
+    assert cost("gpt-4o-mini", usage(10, 1, ins={"cache_read": 500}), provider="openai") == 10 * 150 + 600
+
+
+def test_the_file_wins_and_its_kinds_have_prices_of_their_own(tmp_path: Path) -> None:
+    rates = {"input": 1, "output": 10, "cache_read": 0.1, "reasoning": 20}
+    prices = listed(tmp_path, {"gpt-4o-mini": rates})
+    used = usage(100, 30, ins={"cache_read": 40, "audio": 10}, outs={"reasoning": 20})
+    expected = 50 * 1000 + 40 * 100 + 10 * 1000 + 10 * 10_000 + 20 * 20_000
+    assert cost("gpt-4o-mini", used, provider="openai", prices=prices) == expected
+
+
+def test_the_version_names_the_file(tmp_path: Path) -> None:
+    one = listed(tmp_path, {"m": {"input": 1, "output": 1}}).cost("m", usage(1, 1))
+    other = listed(tmp_path, {"m": {"input": 2, "output": 1}}).cost("m", usage(1, 1))
+    assert one is not None
+    assert other is not None
+    assert one.version != other.version
+    assert "genai-prices" in one.version
+
+
+@pytest.mark.parametrize(
+    ("models", "says"),
+    [
+        ({"m": {"input": 1}}, "m: output is missing"),
+        ({"m": {"input": 1, "output": "much"}}, "m: dollars per million"),
+        ({"m": {"input": -1, "output": 1}}, "m: no price is below zero"),
+        ({"m": {"input": 1, "output": 1, "cached": 1}}, "m: cached is not one of"),
+        (7, "an object with the member `models`"),
+    ],
+)
+def test_a_wrong_file_says_what_is_wrong(tmp_path: Path, models: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        listed(tmp_path, models)
