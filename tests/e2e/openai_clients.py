@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import openai
 
 from live_server import LiveServer
+
+CHAT = Path(__file__).parents[1] / "fixtures" / "projects" / "chat"
+"""Graphs to chat with."""
 
 
 def async_client(server: LiveServer, **options: Any) -> openai.AsyncOpenAI:

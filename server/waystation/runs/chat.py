@@ -119,10 +119,7 @@ def _common(request: ChatRequest, graph: ChatGraph, past: Past) -> dict[str, Any
     return {
         "assistant_id": graph.assistant_id,
         "context": context,
-        "metadata": {
-            **request.metadata,
-            **({"openai": {**request.note, "after": past.last_id}} if request.note else {}),
-        },
+        "metadata": {**request.metadata, **note},
         "stream_mode": ["messages-tuple", "updates"],
         "stream_subgraphs": True,
         "stream_resumable": request.resumable,
@@ -203,8 +200,8 @@ def past_of(found: Mapping[str, Any]) -> Past:
     """The messages and open questions that a thread or a thread state shows."""
     values = found.get("values")
     messages = cast("JSONObject", values).get(MESSAGES) if isinstance(values, dict) else None
-    pending = found.get("interrupts") or []
+    pending = cast("JSONObject | list[JSONObject]", found.get("interrupts") or [])
     if isinstance(pending, dict):  # a thread files them under its tasks
-        pending = [one for task in cast("JSONObject", pending).values() for one in task]
-    asked = [Asked(one["id"], one.get("value")) for one in cast("list[JSONObject]", pending)]
+        pending = [one for task in pending.values() for one in cast("list[JSONObject]", task)]
+    asked = [Asked(one["id"], one.get("value")) for one in pending]
     return Past(cast("list[Any]", messages) if isinstance(messages, list) else [], asked)

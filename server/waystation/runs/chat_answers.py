@@ -24,14 +24,15 @@ def question_of(asked: Asked) -> str:
     if actions:
         shown = "\n\n".join(_action_text(action) for action in actions)
         return f"{shown}\n\nAnswer `approve`, or say why not."
-    if isinstance(asked.value, str):
-        return asked.value
-    if isinstance(asked.value, dict):
-        members = cast("dict[str, Any]", asked.value)
+    value: object = asked.value
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        members = cast("dict[str, Any]", value)
         texts = [members[name] for name in _TEXT_MEMBERS if isinstance(members.get(name), str)]
         if texts:
             return texts[0]
-    return dumps(asked.value).decode()
+    return dumps(value).decode()
 
 
 def actions_of(value: Any) -> list[dict[str, Any]]:

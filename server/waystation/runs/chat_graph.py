@@ -6,16 +6,14 @@ the assistant's own name where only one has it.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast, get_type_hints
 from uuid import UUID
 
 import orjson
 from langgraph.prebuilt import ToolNode
-from pydantic import BaseModel
 
 from waystation.auth import Principal
 from waystation.catalog import Graph, default_assistant_id
@@ -167,7 +165,7 @@ def _name_of(one: Mapping[str, Any], found: list[dict[str, Any]]) -> str:
 
 def has_messages(graph: Graph) -> bool:
     """Whether the graph keeps a conversation and gives it out."""
-    return MESSAGES in graph.channels and MESSAGES in _outputs(graph)
+    return MESSAGES in cast("Any", graph).channels and MESSAGES in _outputs(graph)
 
 
 def audible(graph: Graph, *, only: frozenset[str] | None = None) -> Audible:
@@ -183,8 +181,8 @@ def _explore(graph: Graph, at: Path, subgraphs: set[Path], silent: set[Path]) ->
     for name, node in graph.nodes.items():
         if isinstance(node.bound, ToolNode):
             silent.add((*at, name))
-    for name, child in graph.get_subgraphs():
-        inner = cast(Graph, child)
+    children: Iterator[tuple[str, Graph]] = cast("Any", graph).get_subgraphs()  # of protocols with open parameters
+    for name, inner in children:
         if MESSAGES in _outputs(inner):
             subgraphs.add((*at, name))
             _explore(inner, (*at, name), subgraphs, silent)
@@ -196,13 +194,11 @@ def _outputs(graph: Graph) -> tuple[str, ...]:
 
 
 def _parameters(graph: Graph) -> frozenset[str]:
-    schema = cast("Any", graph).context_schema
+    schema: Any = cast("Any", graph).context_schema
     if schema is None:
         return frozenset()
-    if isinstance(schema, type) and issubclass(schema, BaseModel):
-        return frozenset(schema.model_fields)
-    if dataclasses.is_dataclass(schema):
-        return frozenset(field.name for field in dataclasses.fields(schema))
+    if (fields := getattr(schema, "model_fields", None)) is not None:  # pydantic's
+        return frozenset(fields)
     try:
         return frozenset(get_type_hints(schema))
     except (NameError, TypeError):  # annotations that cannot be read name nothing

@@ -154,7 +154,7 @@ async def _states(services: Services, caller: Principal, key: RunKey) -> list[JS
     return orjson.loads(found)
 
 
-async def _error(services: Services, key: RunKey) -> Mapping[str, Any] | None:
+async def _error(services: Services, key: RunKey) -> JSONObject | None:
     async with services.db.connection() as conn:
         found = await runs.run_output(conn, key)
     return found.error if found is not None else None
@@ -168,7 +168,8 @@ def _sent(run: Mapping[str, Any]) -> list[Any]:
 def _split(run: Mapping[str, Any], left: Past) -> tuple[list[Any], list[Any]]:
     """A run's messages apart from those before it: all up to the one that it went on from, and those it was sent."""
     sent = {message["id"] for message in _sent(run)}
-    after = (run["metadata"].get("openai") or {}).get("after")
+    note: JSONObject = run["metadata"].get("openai") or {}
+    after: str | None = note.get("after")
     ids = [found.id if found is not None else None for found in map(said, left.messages)]
     start = ids.index(after) + 1 if after in ids else 0
     rest = list(zip(left.messages[start:], ids[start:], strict=True))
