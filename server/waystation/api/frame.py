@@ -4,7 +4,7 @@
                                                       │                 │              └ vary, CORS, request id
                                                       └──── errors ─────┴─▶ JSON in the protocol's shape
 
-What the application serves beyond our operations (a project's own ASGI app) is the `fallback`.
+A project's own application (`custom_app.py`) stands beside the operations, or around them with its middleware.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from fastapi import Request
 from starlette.datastructures import Headers, State
 from starlette.requests import ClientDisconnect
 from starlette.routing import Router as Lifespan
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from waystation.api.cors import Cors, CorsRules
+from waystation.api.custom_app import AnswerDropped, CustomApp, route_told, tell_route
 from waystation.api.dispatch import Missing, RouteTable
 from waystation.api.failures import answer_to, not_here
 from waystation.api.limits import REPLACEMENT
-from waystation.api.openapi import Document, describe_api
+from waystation.api.openapi import Document, describe_api, with_theirs
 from waystation.api.routing import Operation
 from waystation.auth import Gate
+from waystation.auth.gate import CALLER
 from waystation.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ class Application:
         self.cors = Cors(CorsRules())
         self.prefix = ""
         self.gate: Gate | None = None
-        self.fallback: ASGIApp | None = None
+        self.custom: CustomApp | None = None
         self._lifespan = Lifespan(lifespan=self._wrap(lifespan))
 
     def serve(self, operations: Iterable[Operation]) -> None:
@@ -78,7 +80,9 @@ class Application:
     @cached_property
     def document(self) -> Document:
         """The OpenAPI document of everything served here."""
-        return describe_api(self.operations)
+        document = describe_api(self.operations)
+        theirs = self.custom.document if self.custom is not None else None
+        return document if theirs is None else with_theirs(document, theirs)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self
@@ -87,31 +91,38 @@ class Application:
                 await self._http(scope, receive, send)
             case "lifespan":
                 await self._lifespan.lifespan(scope, receive, send)
-            case _ if self.fallback is not None:
-                await self.fallback(scope, receive, send)
+            case _ if self.custom is not None and self.custom.takes(scope):
+                await self.custom(scope, receive, send)
             case _:
                 await send({"type": "websocket.close", "code": 1000})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         origin, request_id, preflight = _look_at(scope)
+        if self.custom is not None and self.custom.does_cors:
+            origin, preflight = None, False
         extra = _VARY if origin is None else [*_VARY, *self.cors.headers_for(origin)]
         if request_id is not None:
             extra = [*extra, (b"x-request-id", request_id)]
         status = 0
+        is_custom = self.custom is not None and self.custom.takes(scope)
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = self._located([*message["headers"], *extra])
+                headers = [*message["headers"], *extra]
+                message["headers"] = headers if is_custom else self._located(headers)
             await send(message)
 
         if preflight:
             await self.cors.preflight(Headers(scope=scope))(scope, receive, send)
             return
         try:
-            await self._serve(scope, receive, answer)
-        except ClientDisconnect:
+            if self.custom is not None and is_custom:
+                await self.custom(scope, receive, answer)
+            else:
+                await self._serve(scope, receive, answer)
+        except (ClientDisconnect, AnswerDropped):
             pass
         except Exception as error:  # the boundary of a request: others go on
             if status:
@@ -122,6 +133,39 @@ class Application:
             if hasattr(self.state, "streams"):
                 self.state.streams.leave(scope)
             _count(scope, status or CLIENT_LEFT)
+
+    async def operate(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer by an operation of ours behind the project's middleware, which sees errors as answers.
+
+        Raises:
+            AnswerDropped: the answer has no end; whatever stands around it must not make one.
+        """
+        scope["app"] = self
+        is_begun = is_complete = False
+
+        async def answer(message: Message) -> None:
+            nonlocal is_begun, is_complete
+            if message["type"] == "http.response.start":
+                is_begun = True
+                message["headers"] = self._located(message["headers"])
+            else:
+                is_complete = not message.get("more_body", False)
+            await send(message)
+
+        try:
+            await self._serve(scope, receive, answer)
+        except ClientDisconnect:
+            pass
+        except Exception as error:  # the boundary of a request
+            if is_begun:
+                log.error("An answer broke off", exc_info=error, extra=_about(scope))
+            else:
+                await self._fail(error, scope, receive, answer)
+        finally:
+            self.state.streams.leave(scope)
+            tell_route(scope)
+        if not is_complete:
+            raise AnswerDropped
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
@@ -136,10 +180,7 @@ class Application:
             path = "/ok"
         found = self.table.find(scope["method"], path)
         if isinstance(found, Missing):
-            if self.fallback is not None and not found.allowed:
-                await self.fallback({**scope, "path": path, "app": self.fallback}, receive, send)
-                return
-            if self.gate is not None:
+            if self.gate is not None and CALLER not in scope:
                 await self.gate.authenticate(scope, receive)  # who may not come in is not told what there is
             await not_here(found.allowed)(scope, receive, send)
             return
@@ -147,7 +188,7 @@ class Application:
         scope["path_params"] = found.params
         if b"%00" in scope["query_string"]:
             scope["query_string"] = scope["query_string"].replace(b"%00", b"%EF%BF%BD")
-        if self.gate is not None and PUBLIC not in found.operation.tags:
+        if self.gate is not None and PUBLIC not in found.operation.tags and CALLER not in scope:
             receive = await self.gate.authenticate(scope, receive)
         request = Request(scope, receive, send)
         response = await found.operation.run(request)
@@ -204,6 +245,10 @@ def _about(scope: Scope) -> dict[str, Any]:
 
 
 def _count(scope: Scope, status: int) -> None:
-    route = scope.get("route")
+    route = scope.get("route") or route_told(scope)
     method = scope["method"] if scope["method"] in _METHODS else "other"
-    metrics.http_requests_of(method, route.path if isinstance(route, Operation) else "unknown", status).inc()
+    metrics.http_requests_of(method, _label(route), status).inc()
+
+
+def _label(route: object) -> str:
+    return route.path if isinstance(route, Operation) else route if isinstance(route, str) else "unknown"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 from fastapi.openapi.utils import get_openapi
 
@@ -21,6 +21,7 @@ DESCRIPTION = (
 )
 
 Document = dict[str, Any]
+_SCHEMAS = "#/components/schemas/"
 _METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -32,6 +33,45 @@ def describe_api(operations: Sequence[Operation]) -> Document:
         if "text/event-stream" in content:
             content.pop("application/json", None)  # FastAPI's default, which these never answer with
     return document
+
+
+def with_theirs(document: Document, theirs: Mapping[str, Any]) -> Document:
+    """Ours with the operations of the project's own application; what both describe is described as it is served.
+
+    Their schemas get a name of their own where ours has another meaning.
+    """
+    taken = document.get("components", {}).get("schemas", {})
+    clashing = {
+        name: f"Custom{name}"
+        for name, schema in theirs.get("components", {}).get("schemas", {}).items()
+        if name in taken and taken[name] != schema
+    }
+    renamed = cast(Document, _renamed(theirs, clashing))
+    paths: dict[str, dict[str, Any]] = document["paths"]
+    for path, item in renamed.get("paths", {}).items():
+        paths[path] = {**item, **{k: v for k, v in paths.get(path, {}).items() if k not in item or _is_fixed(v)}}
+    for kind, members in renamed.get("components", {}).items():
+        ours = document.setdefault("components", {}).setdefault(kind, {})
+        for name, member in members.items():
+            ours.setdefault(clashing.get(name, name) if kind == "schemas" else name, member)
+    return document
+
+
+def _is_fixed(operation: Any) -> bool:
+    return isinstance(operation, dict) and "System" in cast(dict[str, Any], operation).get("tags", ())
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """The same with every reference to a renamed schema following it."""
+    match value:
+        case dict():
+            return {k: _renamed(v, names) for k, v in cast(dict[str, Any], value).items()}
+        case list():
+            return [_renamed(v, names) for v in cast(list[Any], value)]
+        case str() if value.startswith(_SCHEMAS) and value.removeprefix(_SCHEMAS) in names:
+            return _SCHEMAS + names[value.removeprefix(_SCHEMAS)]
+        case _:
+            return value
 
 
 def page_of(document: Document) -> str:
@@ -131,4 +171,4 @@ def _shape(schema: dict[str, Any]) -> str:
 
 
 def _anchor(operation: dict[str, Any]) -> str:
-    return escape(operation["operationId"], quote=True)
+    return escape(operation.get("operationId", ""), quote=True)
