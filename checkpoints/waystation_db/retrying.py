@@ -13,12 +13,15 @@ from waystation_db.errors import DatabaseUnavailable
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
+_TOO_LARGE = "54"  # Postgres's class of limits that a value exceeds: it does so each time
 
 T = TypeVar("T")
 
 
 def is_passing(error: BaseException) -> bool:
     """Whether trying again may help: lost connections, restarts, failovers, deadlocks, full pools, time-outs."""
+    if isinstance(error, psycopg.OperationalError) and (error.sqlstate or "").startswith(_TOO_LARGE):
+        return False
     return isinstance(
         error,
         DatabaseUnavailable

@@ -1,200 +1,143 @@
-"""The long-term store that graphs get: LangGraph's `AsyncPostgresStore` on our pool.
+"""The long-term store: what graphs get as `runtime.store` and `get_store()`, and what `/store` serves.
 
-    aget, aput, asearch … of all graphs ─▶ queue ─▶ what waits goes together ─▶ LangGraph's statements, one pipeline
-                                                    a batch that fails ─▶ each of its operations alone
+    PostgresStore of a tenant ──▶ names (store_names) ──▶ StoreOperations of this loop ──▶ LangGraph's table `store`
 
-What differs: an operation that Postgres refuses fails alone and not with whatever was in its batch, a slow batch does
-not hold up the next, an outage is waited out, and texts are embedded before a connection is taken.
+It is a `BaseStore` of our own on the table of LangGraph's `AsyncPostgresStore`, so that an existing database is served
+as it is. That one has no tenants, compares numbers as texts in filters, keeps the vectors of replaced values, leaves
+items without vectors out of a search by meaning, pages such a search wrongly, rounds a TTL to minutes, and needs
+pgvector.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
-from typing import Any, cast
 
-import psycopg
-from langchain_core.embeddings import Embeddings
-from langgraph.store.base import IndexConfig, Op, PutOp, Result, SearchOp, TTLConfig
-from langgraph.store.postgres.aio import AsyncPostgresStore
-from psycopg import AsyncCursor
-from psycopg.rows import DictRow, dict_row
+from langgraph.store.base import BaseStore, Op, PutOp, Result, TTLConfig, validate_op_namespace
 
 from waystation_db.pool import Database
-from waystation_db.retrying import until_done
 from waystation_db.sql import load
+from waystation_db.store_names import DEFAULT_TENANT, Scope, check_put
+from waystation_db.store_operations import StoreOperations, Unit
+from waystation_db.store_setup import build_ann_index, vector_space
+from waystation_db.store_vectors import Embed, StoreIndex
 
-_sql = load("store")
-_HAS_VECTORS, _LOCK_SETUP = _sql["has_vectors"], _sql["lock_setup"]
-
-# Batches under way at once: more would only take connections from the checkpointer.
-_LANES = 4
-
-logger = logging.getLogger(__name__)
-
-_Waiting = tuple[asyncio.Future[Result], Op]
+_SWEEP = load("store")["sweep"]
+_SWEEP_BATCH = 500
 
 
 @asynccontextmanager
 async def open_store(
-    db: Database, *, index: IndexConfig | None = None, ttl: TTLConfig | None = None, retry_s: float = 30.0
+    db: Database, *, index: StoreIndex | None = None, ttl: TTLConfig | None = None, retry_s: float = 30.0
 ) -> AsyncGenerator[PostgresStore]:
-    """Open the store on the running loop, and make the vector index if there is to be one.
+    """Open the default tenant's store on the running loop; with `index`, get the database ready for vectors.
 
-    Without pgvector on the server, or the right to install it, the store works without `index` and says so in the log.
-    Raises DatabaseUnavailable.
+    Operations wait out a database that is away for `retry_s` seconds.
+
+    Raises:
+        StoreIndexChanged: the vectors in the database have another length than `index` says.
+        DatabaseUnavailable: no Postgres.
     """
-    store = PostgresStore(db, index=await _possible_index(db, index), ttl=ttl, retry_s=retry_s)
+    space = None
+    if index is not None:
+        index, space = await vector_space(db, index)
+    operations = StoreOperations(db, index=index, space=space, retry_s=retry_s)
+    building = None
+    if index is not None and space is not None and space.nearest is not None:
+        building = asyncio.create_task(build_ann_index(db, index), name="store index")
     try:
-        if store.index_config and not await _vectors_are_set_up(db, store):
-            await store.aclose()
-            store = PostgresStore(db, index=None, ttl=ttl, retry_s=retry_s)
-        yield store
+        yield PostgresStore(operations, Scope.of(DEFAULT_TENANT), ttl=ttl)
     finally:
-        await store.aclose()
+        await operations.aclose()
+        if building is not None:
+            building.cancel()
+            await asyncio.wait([building])
 
 
-class PostgresStore(AsyncPostgresStore):
-    """The store of one event loop; see `open_store`. Operations wait out a database that is away for `retry_s`."""
+class PostgresStore(BaseStore):
+    """One tenant's items, on one event loop; made by `open_store` and `of`.
 
-    _task: asyncio.Task[None] | None
-    _aqueue: asyncio.Queue[_Waiting]
+    The async methods may be awaited on any loop, the others be called in any thread but that of its loop.
+    """
 
-    def __init__(self, db: Database, *, index: IndexConfig | None, ttl: TTLConfig | None, retry_s: float) -> None:
-        self._db = db
-        self._retry_s = retry_s
-        self._lanes = asyncio.Semaphore(_LANES)
-        self._under_way: set[asyncio.Task[None]] = set()
-        # LangGraph uses the connection only in `_cursor`, which is ours.
-        super().__init__(cast(Any, db), index=cast(Any, index), ttl=ttl)
-        self._ahead = _EmbeddedAhead(self.embeddings) if self.embeddings else None
-        self.embeddings = self._ahead
+    supports_ttl = True
 
-    async def aclose(self) -> None:
-        """Wait for the operations under way; those not begun are cancelled."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        if self._under_way:
-            await asyncio.wait(self._under_way)
-        while not self._aqueue.empty():
-            self._aqueue.get_nowait()[0].cancel()
+    def __init__(self, operations: StoreOperations, scope: Scope, *, ttl: TTLConfig | None) -> None:
+        self._operations = operations
+        self._scope = scope
+        self.ttl_config = ttl
 
-    async def abatch(self, ops: Iterable[Op]) -> list[Result]:
-        """Carry out the operations in one transaction. Raises DatabaseUnavailable, or psycopg.Error for all."""
-        operations = list(ops)
-        await self._embed_ahead(operations)
-        work = super().abatch
-        return await until_done(lambda: work(operations), retry_s=self._retry_s)
-
-    def _ensure_task(self) -> None:
-        if self._task is None or self._task.done():
-            self._task = self._loop.create_task(self._serve())
-
-    async def _serve(self) -> None:
-        while True:
-            batch: list[_Waiting] = [await self._aqueue.get()]
-            while not self._aqueue.empty():
-                batch.append(self._aqueue.get_nowait())
-            await self._lanes.acquire()
-            task = self._loop.create_task(self._settle(batch))
-            self._under_way.add(task)
-            task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
-        self._lanes.release()
-
-    async def _settle(self, batch: list[_Waiting]) -> None:
-        waiting = [(future, operation) for future, operation in batch if not future.done()]
-        try:
-            results = await self.abatch([operation for _, operation in waiting])
-        except Exception as error:
-            if len(waiting) == 1 and not waiting[0][0].done():
-                waiting[0][0].set_exception(error)
-            elif len(waiting) > 1:
-                for one in waiting:
-                    await self._settle([one])
-            return
-        for (future, _), result in zip(waiting, results, strict=True):
-            if not future.done():
-                future.set_result(result)
-
-    async def _embed_ahead(self, operations: Sequence[Op]) -> None:
-        if self._ahead is None:
-            return
-        puts = [(index, one) for index, one in enumerate(operations) if isinstance(one, PutOp)]
-        searches = [(index, one) for index, one in enumerate(operations) if isinstance(one, SearchOp)]
-        wanted = self._prepare_batch_PUT_queries(puts)[1]  # pyright: ignore[reportUnknownMemberType]  # half typed
-        queries = self._prepare_batch_search_queries(searches)[1]
-        texts = [row[-1] for row in (wanted[1] if wanted else ())] + [text for _, text in queries]
-        await self._ahead.prepare(texts)
+    def of(self, tenant_id: str) -> PostgresStore:
+        """The same store with the eyes of a tenant: it sees nothing but that one's items."""
+        scope = Scope.of(tenant_id)
+        return self if scope == self._scope else PostgresStore(self._operations, scope, ttl=self.ttl_config)
 
     @asynccontextmanager
-    async def _cursor(self, *, pipeline: bool = False) -> AsyncGenerator[AsyncCursor[DictRow]]:
-        async with self._db.connection() as conn:
-            if not pipeline:
-                async with conn.cursor(binary=True, row_factory=dict_row) as cursor:
-                    yield cursor
-                return
-            async with conn.pipeline(), conn.cursor(binary=True, row_factory=dict_row) as cursor:
-                yield cursor
+    async def beside(self, db: Database, *, embed: Embed | None = None) -> AsyncGenerator[PostgresStore]:
+        """The same store on another loop's pool; texts are embedded by `embed`, which may lead back to this loop."""
+        ours = self._operations
+        index = ours.index and ours.index.with_embed(embed or ours.index.embed)
+        operations = StoreOperations(db, index=index, space=ours.space, retry_s=ours.retry_s)
+        try:
+            yield PostgresStore(operations, self._scope, ttl=self.ttl_config)
+        finally:
+            await operations.aclose()
 
+    @property
+    def index(self) -> StoreIndex | None:
+        """How items are embedded; None where the store does not search by meaning."""
+        return self._operations.index
 
-class _EmbeddedAhead(Embeddings):
-    """Gives LangGraph's code, which asks while it holds a connection, the vectors that were made before."""
+    @property
+    def compares_all_vectors(self) -> bool:
+        """Whether searches by meaning do without pgvector."""
+        return self._operations.space is not None and self._operations.space.exact
 
-    def __init__(self, embeddings: Embeddings) -> None:
-        self._embeddings = embeddings
-        self._ready: ContextVar[dict[str, list[float]]] = ContextVar("ready")
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        """What the configured embedding function says, on this store's loop. Raises whatever it raises."""
+        index = self._operations.index
+        if index is None:
+            raise ValueError("store.index is not configured")
+        return await index.embed(list(texts))
 
-    async def prepare(self, texts: Sequence[str]) -> None:
-        """Embed for the `aembed_documents` that follow in this task."""
-        distinct = list(dict.fromkeys(texts))
-        vectors = await self._embeddings.aembed_documents(distinct) if distinct else []
-        self._ready.set(dict(zip(distinct, vectors, strict=True)))
+    async def abatch(self, ops: Iterable[Op]) -> list[Result]:
+        """Carry out the operations in one transaction; reads see what was there before the writes.
 
-    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        ready = self._ready.get()
-        return [ready[text] for text in texts]
+        Raises:
+            InvalidNamespaceError, InvalidFilter, ValueError, TypeError: an operation makes no sense.
+            DatabaseUnavailable: the database stayed away. psycopg.Error: it refused.
+            Whatever the embedding function raises.
+        """
+        operations = list(ops)
+        for one in operations:
+            validate_op_namespace(one)
+            if isinstance(one, PutOp):
+                check_put(one)
+        work = self._operations.submit(Unit(self._scope, operations))
+        if asyncio.get_running_loop() is self._operations.loop:
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._operations.loop))
 
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return self._embeddings.embed_documents(texts)
+    def batch(self, ops: Iterable[Op]) -> list[Result]:
+        """As `abatch`, for sync code. Raises InvalidStateError on the store's own loop, which waiting would block."""
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is self._operations.loop:
+            raise asyncio.InvalidStateError(
+                "A synchronous method of the store was called on the event loop that has to do the work, which would "
+                "wait for itself. Await the async one instead: `await store.aget(...)`, `aput`, `asearch`."
+            )
+        return asyncio.run_coroutine_threadsafe(self.abatch(ops), self._operations.loop).result()
 
-    def embed_query(self, text: str) -> list[float]:
-        return self._embeddings.embed_query(text)
-
-
-async def _possible_index(db: Database, index: IndexConfig | None) -> IndexConfig | None:
-    if index is None:
-        return None
-    async with db.connection() as conn:
-        if await (await conn.execute(_HAS_VECTORS)).fetchone() == (True,):
-            return index
-    logger.warning("store.index is configured, but this Postgres has no pgvector: the store searches without vectors")
-    return None
-
-
-async def _vectors_are_set_up(db: Database, store: PostgresStore) -> bool:
-    try:
-        while not await _set_up(db, store):  # noqa: ASYNC110  # another process is at it
-            await asyncio.sleep(0.1)
-    except psycopg.Error as error:
-        logger.warning(
-            "store.index is configured, but its tables cannot be made: the store searches without vectors",
-            extra={"error": str(error).strip()},
-        )
-        return False
-    return True
-
-
-async def _set_up(db: Database, store: PostgresStore) -> bool:
-    """Make the vector index, unless another process is at it."""
-    async with db.connection() as lock, lock.transaction():
-        if await (await lock.execute(_LOCK_SETUP)).fetchone() != (True,):
-            return False
-        await store.setup()
-        return True
+    async def sweep(self) -> int:
+        """Delete what has expired, of all tenants, in small batches; how many items. Others may be at it, too."""
+        swept = 0
+        while True:
+            async with self._operations.db.connection() as conn:
+                deleted = (await conn.execute(_SWEEP, {"limit": _SWEEP_BATCH})).rowcount
+            swept += deleted
+            if deleted < _SWEEP_BATCH:
+                return swept

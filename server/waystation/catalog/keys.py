@@ -230,8 +230,24 @@ class OwnAuthKeys(BaseModel):
     jwt: JwtKeys | None = None
 
 
+class VectorKeys(_Keys):
+    """`waystation.store.vectors`: how pgvector keeps the vectors of `store.index`."""
+
+    index: Literal["flat", "hnsw", "ivfflat"] = "flat"
+    distance: Literal["cosine", "l2", "inner_product"] = "cosine"
+    type: Literal["vector", "halfvec"] = "vector"
+
+
+class OwnStoreKeys(_Keys):
+    """`waystation.store`."""
+
+    vectors: VectorKeys = VectorKeys()
+
+
 class WaystationKeys(_Keys):
     """`waystation`: what is ours alone."""
+
+    store: OwnStoreKeys = OwnStoreKeys()
 
     auth: OwnAuthKeys | None = None
     mcp: McpKeys = McpKeys()

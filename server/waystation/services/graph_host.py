@@ -19,13 +19,13 @@ from typing import TypeVar
 
 import structlog
 import uvloop
-from langgraph.store.base import BaseStore
 from langgraph_sdk import Auth
 
 from waystation.catalog import Catalog
 from waystation.services.http_app import HttpApp
 from waystation_db.checkpointer import PostgresCheckpointer
 from waystation_db.pool import Database
+from waystation_db.store import PostgresStore
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class GraphSide:
 
     catalog: Catalog
     saver: PostgresCheckpointer
-    store: BaseStore
+    store: PostgresStore
     db: Database
     updates: asyncio.Semaphore
     """State updates hold a connection while the user's code runs: so many at a time, and the runs have the others."""

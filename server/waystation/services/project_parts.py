@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator
 
-from langgraph.store.base import BaseStore, TTLConfig
+from langgraph.store.base import TTLConfig
 
 from waystation.catalog import Project, store_index
+from waystation.errors import ConfigError
+from waystation_db.errors import StoreIndexChanged
 from waystation_db.pool import Database
 from waystation_db.serde import CheckpointSerde
-from waystation_db.store import open_store
+from waystation_db.store import PostgresStore, open_store
 
 
 def project_serde(project: Project) -> CheckpointSerde:
@@ -25,9 +27,18 @@ def project_serde(project: Project) -> CheckpointSerde:
 
 
 @contextlib.asynccontextmanager
-async def open_project_store(db: Database, project: Project) -> AsyncGenerator[BaseStore]:
-    """The long-term store as `store` configures it. Runs the project's code when it embeds by a function of its own."""
-    async with open_store(db, index=await store_index(project), ttl=_ttl(project)) as store:
+async def open_project_store(db: Database, project: Project) -> AsyncGenerator[PostgresStore]:
+    """The long-term store as `store` configures it. Runs the project's code when it embeds by a function of its own.
+
+    Raises:
+        ConfigError: the embedding function cannot be loaded, or its vectors do not go with those in the database.
+    """
+    index = await store_index(project)
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            store = await stack.enter_async_context(open_store(db, index=index, ttl=_ttl(project)))
+        except StoreIndexChanged as error:
+            raise ConfigError(str(error)) from None
         yield store
 
 
