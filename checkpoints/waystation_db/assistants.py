@@ -149,9 +149,11 @@ async def delete(conn: Conn, tenant_id: str, assistant_id: str, *, visible: str 
     return await cur.fetchone() is not None
 
 
-async def threads_of(conn: Conn, tenant_id: str, assistant_id: str, *, limit: int) -> list[str]:
-    """Ids of up to `limit` threads that the assistant ran on last."""
-    params = {"tenant_id": tenant_id, "assistant_id": assistant_id, "limit": limit}
+async def threads_of(
+    conn: Conn, tenant_id: str, assistant_id: str, *, limit: int, visible: str | None = None
+) -> list[str]:
+    """Ids of up to `limit` threads that the assistant ran on last; here `visible` is about the threads."""
+    params = _params(tenant_id, assistant_id, visible) | {"limit": limit}
     return [row[0] for row in await (await conn.execute(_q["threads_of_assistant"], params)).fetchall()]
 
 

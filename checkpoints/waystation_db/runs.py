@@ -62,6 +62,9 @@ class NewRun:
     priority: int = 0
     ttl_strategy: str | None = None
     ttl_minutes: float | None = None
+    visible: str | None = None
+    assistant_visible: str | None = None
+    """JSON that the metadata of a thread, or of an assistant, must contain to be there for the caller; None: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,8 @@ def _new_run_params(run: NewRun) -> dict[str, Any]:
         "temporary": run.temporary,
         "webhook": run.webhook,
         "priority": run.priority,
+        "visible": run.visible,
+        "assistant_visible": run.assistant_visible,
     }
 
 
@@ -179,9 +184,10 @@ def _created(row: TupleRow | None) -> CreatedRun | None:
     return None if row is None else CreatedRun(*row[:13])
 
 
-async def lock_thread(conn: Conn, tenant_id: str, thread_id: str) -> ThreadLock | None:
+async def lock_thread(conn: Conn, tenant_id: str, thread_id: str, *, visible: str | None = None) -> ThreadLock | None:
     """Hold the thread's row until the transaction ends. None: no such thread."""
-    cur = await conn.execute(_q["lock_thread"], {"tenant_id": tenant_id, "thread_id": thread_id})
+    params = {"tenant_id": tenant_id, "thread_id": thread_id, "visible": visible}
+    cur = await conn.execute(_q["lock_thread"], params)
     row = await cur.fetchone()
     return None if row is None else ThreadLock(*row)
 
@@ -369,15 +375,15 @@ async def delete_final(conn: Conn, key: RunKey) -> bool:
     return await (await conn.execute(_q["delete_final"], _key_params(key))).fetchone() is not None
 
 
-async def run_state(conn: Conn, key: RunKey) -> RunState | None:
+async def run_state(conn: Conn, key: RunKey, *, visible: str | None = None) -> RunState | None:
     """Status, attempt and error of a run; None when there is no such run (any more)."""
-    row = await (await conn.execute(_q["run_state"], _key_params(key))).fetchone()
+    row = await (await conn.execute(_q["run_state"], _key_params(key) | {"visible": visible})).fetchone()
     return None if row is None else RunState(key, *row[:5])
 
 
 async def cancel_wish(conn: Conn, key: RunKey) -> CancelWish | None:
     """The cancel wish on a run, if there is one."""
-    row = await (await conn.execute(_q["run_state"], _key_params(key))).fetchone()
+    row = await (await conn.execute(_q["run_state"], _key_params(key) | {"visible": None})).fetchone()
     return None if row is None or row[6] is None else CancelWish(key, row[1], row[6], row[7])
 
 
@@ -387,9 +393,9 @@ async def run_output(conn: Conn, key: RunKey) -> RunOutput | None:
     return None if row is None else RunOutput(*row)
 
 
-async def run_face(conn: Conn, key: RunKey) -> str | None:
+async def run_face(conn: Conn, key: RunKey, *, visible: str | None = None) -> str | None:
     """A run as clients see it, as JSON text."""
-    row = await (await conn.execute(_q["run_face"], _key_params(key))).fetchone()
+    row = await (await conn.execute(_q["run_face"], _key_params(key) | {"visible": visible})).fetchone()
     return None if row is None else cast("str", row[0])
 
 
@@ -416,15 +422,17 @@ async def list_faces(
     return "[]" if row is None else cast("str", row[0])
 
 
-async def thread_exists(conn: Conn, tenant_id: str, thread_id: str) -> bool:
+async def thread_exists(conn: Conn, tenant_id: str, thread_id: str, *, visible: str | None = None) -> bool:
     """Whether clients can see this thread."""
-    params = {"tenant_id": tenant_id, "thread_id": thread_id}
+    params = {"tenant_id": tenant_id, "thread_id": thread_id, "visible": visible}
     return await (await conn.execute(_q["thread_exists"], params)).fetchone() is not None
 
 
-async def cancellable_by_status(conn: Conn, tenant_id: str, *, statuses: Sequence[str]) -> list[tuple[str, str]]:
+async def cancellable_by_status(
+    conn: Conn, tenant_id: str, *, statuses: Sequence[str], visible: str | None = None
+) -> list[tuple[str, str]]:
     """(thread_id, run_id) of the tenant's runs in these states."""
-    params = {"tenant_id": tenant_id, "statuses": list(statuses)}
+    params = {"tenant_id": tenant_id, "statuses": list(statuses), "visible": visible}
     rows = await (await conn.execute(_q["cancellable_by_status"], params)).fetchall()
     return [(row[0], row[1]) for row in rows]
 

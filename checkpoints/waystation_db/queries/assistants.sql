@@ -124,6 +124,7 @@ select t.thread_id::text
 from thread t
 where t.tenant_id = %(tenant_id)s and t.hidden_at is null
   and t.metadata @> jsonb_build_object('assistant_id', %(assistant_id)s::text)
+  and (%(visible)s::jsonb is null or t.metadata @> %(visible)s::jsonb)
 limit %(limit)s;
 
 -- name: search_assistants

@@ -8,6 +8,7 @@ with a as (
     select assistant_id, graph_id, config, context, metadata
     from assistant
     where tenant_id = %(tenant_id)s and assistant_id = %(assistant_id)s
+      and (%(assistant_visible)s::jsonb is null or metadata @> %(assistant_visible)s::jsonb)
 ), t as (
     update thread
     set status = 'busy',
@@ -20,6 +21,7 @@ with a as (
     from a
     where thread.tenant_id = %(tenant_id)s and thread.thread_id = %(thread_id)s
       and thread.active_runs = 0 and thread.hidden_at is null
+      and (%(visible)s::jsonb is null or thread.metadata @> %(visible)s::jsonb)
     returning thread.tenant_id, thread.thread_id, thread.metadata
 )
 insert into run (
@@ -39,7 +41,7 @@ select t.tenant_id, t.thread_id, %(run_id)s, a.assistant_id, a.graph_id,
 from t, a
 returning run_id::text, thread_id::text, assistant_id::text, graph_id, status, attempt, epoch_ms, metadata,
           assistant_config, assistant_context, waystation_time(created_at), waystation_time(updated_at),
-          %(claim)s and not waystation_has_state(thread_id),
+          %(claim)s and not waystation_has_state(tenant_id, thread_id),
           case when not %(claim)s and %(notify)s then pg_notify('ws_run', '')::text end;
 
 -- name: create_with_thread
@@ -48,6 +50,7 @@ with a as (
     select assistant_id, graph_id, config, context, metadata
     from assistant
     where tenant_id = %(tenant_id)s and assistant_id = %(assistant_id)s
+      and (%(assistant_visible)s::jsonb is null or metadata @> %(assistant_visible)s::jsonb)
 ), t as (
     insert into thread (tenant_id, thread_id, status, active_runs, metadata, config, ttl_strategy, ttl_minutes, expires_at)
     select %(tenant_id)s, %(thread_id)s, 'busy', 1,
@@ -77,7 +80,7 @@ select t.tenant_id, t.thread_id, %(run_id)s, a.assistant_id, a.graph_id,
 from t, a
 returning run_id::text, thread_id::text, assistant_id::text, graph_id, status, attempt, epoch_ms, metadata,
           assistant_config, assistant_context, waystation_time(created_at), waystation_time(updated_at),
-          %(claim)s and not waystation_has_state(thread_id),
+          %(claim)s and not waystation_has_state(tenant_id, thread_id),
           case when not %(claim)s and %(notify)s then pg_notify('ws_run', '')::text end;
 
 -- name: lock_thread
@@ -85,6 +88,7 @@ returning run_id::text, thread_id::text, assistant_id::text, graph_id, status, a
 select status, active_runs, resting_status
 from thread
 where tenant_id = %(tenant_id)s and thread_id = %(thread_id)s and hidden_at is null
+  and (%(visible)s::jsonb is null or metadata @> %(visible)s::jsonb)
 for no key update;
 
 -- name: active_runs
@@ -100,6 +104,7 @@ with a as (
     select assistant_id, graph_id, config, context, metadata
     from assistant
     where tenant_id = %(tenant_id)s and assistant_id = %(assistant_id)s
+      and (%(assistant_visible)s::jsonb is null or metadata @> %(assistant_visible)s::jsonb)
 ), t as (
     update thread
     set status = 'busy',
@@ -192,7 +197,7 @@ from candidate c
 where run.tenant_id = c.tenant_id and run.thread_id = c.thread_id and run.run_id = c.run_id and run.status = 'pending'
 returning run.tenant_id, run.thread_id::text, run.run_id::text, run.assistant_id::text, run.graph_id, run.attempt,
           run.crashes, run.epoch_ms, run.kwargs, run.metadata, run.assistant_config, run.assistant_context,
-          run.resumable, run.temporary, run.cancel_action, run.cancel_reason, not waystation_has_state(run.thread_id),
+          run.resumable, run.temporary, run.cancel_action, run.cancel_reason, not waystation_has_state(run.tenant_id, run.thread_id),
           case when run.attempt = 1 then greatest(0, extract(epoch from run.started_at - run.run_after))::float8 end;
 
 -- name: renew_leases
@@ -420,10 +425,14 @@ where tenant_id = %(tenant_id)s and thread_id = %(thread_id)s and run_id = %(run
 returning run_id::text;
 
 -- name: run_state
--- What a reader or a canceller needs to know of one run.
+-- What a reader or a canceller needs to know of one run, if its thread exists for the caller.
 select status, attempt, epoch_ms, resumable, error, temporary, cancel_action, cancel_reason
 from run
-where tenant_id = %(tenant_id)s and thread_id = %(thread_id)s and run_id = %(run_id)s;
+where tenant_id = %(tenant_id)s and thread_id = %(thread_id)s and run_id = %(run_id)s
+  and (%(visible)s::jsonb is null or exists (
+      select from thread t
+      where t.tenant_id = run.tenant_id and t.thread_id = run.thread_id and t.metadata @> %(visible)s::jsonb
+  ));
 
 -- name: run_output
 -- A run's status and error and its thread's values and interrupts, for an answer to `wait` and `join`.
@@ -438,7 +447,8 @@ select waystation_run(run)::text
 from run
 join thread on thread.tenant_id = run.tenant_id and thread.thread_id = run.thread_id
 where run.tenant_id = %(tenant_id)s and run.thread_id = %(thread_id)s and run.run_id = %(run_id)s
-  and thread.hidden_at is null;
+  and thread.hidden_at is null
+  and (%(visible)s::jsonb is null or thread.metadata @> %(visible)s::jsonb);
 
 -- name: list_faces
 -- The runs of a thread as clients see them, newest first, as one JSON array. `fields` null means all.
@@ -459,7 +469,8 @@ from (
 -- Whether a thread is there for clients.
 select true
 from thread
-where tenant_id = %(tenant_id)s and thread_id = %(thread_id)s and hidden_at is null;
+where tenant_id = %(tenant_id)s and thread_id = %(thread_id)s and hidden_at is null
+  and (%(visible)s::jsonb is null or metadata @> %(visible)s::jsonb);
 
 -- name: cancellable_by_status
 -- Threads and runs that a bulk cancel by status means.
@@ -467,6 +478,7 @@ select run.thread_id::text, run.run_id::text
 from run
 join thread on thread.tenant_id = run.tenant_id and thread.thread_id = run.thread_id
 where run.tenant_id = %(tenant_id)s and run.status = any(%(statuses)s::text[]) and thread.hidden_at is null
+  and (%(visible)s::jsonb is null or thread.metadata @> %(visible)s::jsonb)
 order by run.thread_id, run.run_id;
 
 -- name: pending_up_to

@@ -16,7 +16,7 @@ from waystation.errors import InvalidRequest
 from waystation.runs import cancel, listing
 from waystation.runs.admission import Origin, create_on_thread
 from waystation.runs.requests import CancelMany, ThreadRunCreate
-from waystation_db.rows import CancelAction, RunKey
+from waystation_db.rows import CancelAction
 
 router = Router(tags=["Runs"])
 
@@ -132,7 +132,10 @@ async def join_run(
 ) -> Response:
     """As `wait`, for a run that exists. An unknown run answers 200 with `__error__`."""
     ensure_room(request)
-    return join_answer(services, RunKey(caller.tenant_id, thread_id, run_id), leave_cancels=cancel_on_disconnect)
+    key = await listing.readable_run(
+        services, caller, thread_id=thread_id, run_id=run_id, to_cancel=cancel_on_disconnect
+    )
+    return join_answer(services, key, leave_cancels=cancel_on_disconnect)
 
 
 @router.get(
@@ -150,7 +153,9 @@ async def join_stream(
 ) -> Response:
     """Events from now on, or after `Last-Event-ID` if the run is resumable. An unknown run is an `error` event."""
     ensure_room(request)
-    key = RunKey(caller.tenant_id, thread_id, run_id)
+    key = await listing.readable_run(
+        services, caller, thread_id=thread_id, run_id=run_id, to_cancel=cancel_on_disconnect
+    )
     return await join_stream_answer(
         services,
         key,

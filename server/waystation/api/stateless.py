@@ -15,9 +15,9 @@ from waystation.api.routing import STREAMED, Router, errors
 from waystation.api.run_answers import join_stream_answer, stream_answer, wait_answer
 from waystation.api.runs import IdempotencyKey, LastEventId, StreamModes, origin_of
 from waystation.api.sse import parse_modes
+from waystation.runs import listing
 from waystation.runs.admission import create_batch, create_stateless, stateless_thread_id
 from waystation.runs.requests import StatelessRunCreate
-from waystation_db.rows import RunKey
 
 router = Router(tags=["Stateless runs"])
 
@@ -65,9 +65,16 @@ async def join_stream(
 ) -> Response:
     """Where `Location` of `/runs/stream` leads: the run by its id alone."""
     ensure_room(request)
+    key = await listing.readable_run(
+        services,
+        caller,
+        thread_id=stateless_thread_id(run_id),
+        run_id=run_id,
+        to_cancel=cancel_on_disconnect,
+    )
     return await join_stream_answer(
         services,
-        RunKey(caller.tenant_id, stateless_thread_id(run_id), run_id),
+        key,
         base=f"/runs/{run_id}",
         modes=parse_modes(stream_mode),
         last_event_id=last_event_id,

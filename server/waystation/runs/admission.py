@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -21,7 +21,8 @@ from waystation.auth import Principal
 from waystation.catalog import default_assistant_id
 from waystation.errors import BadRequest, Conflict, InvalidRequest, NotFound, ThreadBusy
 from waystation.runs.cancel import tell_ended
-from waystation.runs.requests import RunCreate, StatelessRunCreate, ThreadRunCreate
+from waystation.runs.permission import IfNotExists, RunWish, permitted_run
+from waystation.runs.requests import NATIVE, RunCreate, StatelessRunCreate, ThreadRunCreate
 from waystation.runs.threads import default_ttl
 from waystation.runs.webhook_urls import webhook_of
 from waystation.services import Services
@@ -96,14 +97,15 @@ async def create_on_thread(
         NotFound: no such thread or assistant.
         ThreadBusy: the strategy is `reject` and a run is active.
         InvalidRequest, BadRequest: the request makes no sense.
+        Forbidden, Refused: the caller may not.
         Conflict: the Idempotency-Key was used for a different request.
     """
     key = RunKey(caller.tenant_id, thread_id, origin.run_id or str(uuid_utils.uuid7()))
-    prepared = _prepare(services, caller, key, request, origin, temporary=False)
-    fast = origin.idempotency_key is None and not request.after_seconds
+    prepared = await _prepare(services, caller, key, request, origin, temporary=False)
+    fast = origin.idempotency_key is None and not prepared.run.after_s
     if fast and (admitted := await _create_on_idle(services, prepared)):
         return admitted
-    return await _create_queued(services, prepared, request)
+    return await _create_queued(services, prepared)
 
 
 def stateless_thread_id(run_id: str) -> str:
@@ -116,7 +118,7 @@ async def create_stateless(
 ) -> Admitted:
     """Create a run on a thread made for it. Raises as `create_on_thread`, except for threads."""
     temporary = request.on_completion == "delete"
-    prepared = _prepare(services, caller, _stateless_key(caller, origin), request, origin, temporary=temporary)
+    prepared = await _prepare(services, caller, _stateless_key(caller, origin), request, origin, temporary=temporary)
     if origin.idempotency_key is not None:
         return await _create_idempotent_stateless(services, prepared)
     admitted = await _create_with_thread(services, prepared)
@@ -130,7 +132,9 @@ async def create_batch(
 ) -> list[Admitted]:
     """Create several stateless runs, all or none."""
     prepared = [
-        _prepare(services, caller, _stateless_key(caller, origin), r, origin, temporary=r.on_completion == "delete")
+        await _prepare(
+            services, caller, _stateless_key(caller, origin), r, origin, temporary=r.on_completion == "delete"
+        )
         for r in requests
     ]
     await services.queue.take(len(prepared))
@@ -158,9 +162,10 @@ async def create_within(
     the commit. Raises as `create_on_thread`."""
     if thread_id is not None and isinstance(request, ThreadRunCreate):
         key = RunKey(caller.tenant_id, thread_id, origin.run_id or str(uuid_utils.uuid7()))
-        return await _create_locked(conn, _prepare(services, caller, key, request, origin, temporary=False), request)
+        prepared = await _prepare(services, caller, key, request, origin, temporary=False)
+        return await _create_locked(conn, prepared)
     temporary = isinstance(request, StatelessRunCreate) and request.on_completion == "delete"
-    prepared = _prepare(services, caller, _stateless_key(caller, origin), request, origin, temporary=temporary)
+    prepared = await _prepare(services, caller, _stateless_key(caller, origin), request, origin, temporary=temporary)
     row = await runs.create_with_thread(conn, prepared.run, claim_for=None, lease_s=0, notify=True)
     if row is None:
         raise NotFound(_NOT_FOUND)
@@ -178,6 +183,7 @@ class _Prepared:
     kwargs: dict[str, Any]
     origin: Origin
     request_hash: bytes
+    if_not_exists: IfNotExists
 
     def admitted(self, row: CreatedRun, displaced: Displaced = Displaced()) -> Admitted:
         return Admitted(self.run.key, row, self.kwargs, self.run.resumable, self.run.multitask_strategy, displaced)
@@ -200,10 +206,11 @@ class _Prepared:
             cancel_reason=None,
             begins_thread=row.begins_thread,
             waited_s=0.0,
+            event_base=row.event_base,
         )
 
 
-def _prepare(
+async def _prepare(
     services: Services, caller: Principal, key: RunKey, request: RunCreate, origin: Origin, *, temporary: bool
 ) -> _Prepared:
     assistant_id = resolve_assistant(services, request.assistant_id)
@@ -212,29 +219,53 @@ def _prepare(
             "context and config.configurable were both given: send one of them; context is the newer form."
         )
     webhook = webhook_of(services, request.webhook)
-    kwargs = _kwargs(key, assistant_id, caller, request, origin, temporary=temporary)
+    on_thread = isinstance(request, ThreadRunCreate)
+    wish = await permitted_run(
+        caller,
+        key,
+        RunWish(
+            metadata=request.metadata,
+            kwargs=_kwargs(key, assistant_id, caller, request, origin, temporary=temporary),
+            multitask_strategy=request.multitask_strategy if on_thread else "enqueue",
+            if_not_exists=request.if_not_exists if on_thread else "create",
+            after_s=request.after_seconds or 0.0,
+        ),
+        assistant_id=assistant_id,
+        on_thread=on_thread,
+        is_default=_is_default(services, assistant_id),
+    )
+    kwargs = wish.kwargs
     shown = {
         name: kwargs["config"][name] for name in ("tags", "recursion_limit", "metadata") if name in kwargs["config"]
     }
-    strategy = request.multitask_strategy if isinstance(request, ThreadRunCreate) else "enqueue"
     ttl = None if temporary else origin.ttl or default_ttl(services.project)
     run = NewRun(
         key=key,
         assistant_id=assistant_id,
         kwargs_json=orjson.dumps(kwargs).decode(),
-        metadata_json=orjson.dumps(request.config.metadata | request.metadata).decode(),
+        metadata_json=orjson.dumps(request.config.metadata | wish.metadata).decode(),
         config_json=orjson.dumps(shown).decode(),
-        thread_metadata_json=orjson.dumps(request.metadata).decode(),
-        multitask_strategy=strategy,
+        thread_metadata_json=orjson.dumps(wish.metadata).decode(),
+        multitask_strategy=wish.multitask_strategy,
         resumable=request.stream_resumable,
+        native=request.is_native,
         temporary=temporary,
         webhook=webhook,
-        after_s=request.after_seconds or 0.0,
+        after_s=wish.after_s,
         ttl_strategy=ttl.strategy if ttl else None,
         ttl_minutes=ttl.minutes if ttl else None,
+        visible=wish.visible,
+        assistant_visible=wish.assistant_visible,
     )
     hashed = b"" if origin.idempotency_key is None else _request_hash(request, key)
-    return _Prepared(run, kwargs, origin, hashed)
+    if origin.idempotency_key is not None and caller.identity:
+        # Keys are chosen by clients: two of them may choose the same.
+        origin = replace(origin, idempotency_key=f"{caller.identity}\n{origin.idempotency_key}")
+    return _Prepared(run, kwargs, origin, hashed, wish.if_not_exists)
+
+
+def _is_default(services: Services, assistant_id: str) -> bool:
+    return any(assistant_id == str(default_assistant_id(graph_id)) for graph_id in services.project.graphs)
 
 
 def resolve_assistant(services: Services, name: str) -> str:
@@ -304,7 +335,7 @@ def _kwargs(
         "resumable": request.stream_resumable,
         "checkpoint_during": request.effective_durability != "exit",
         "durability": request.effective_durability,
-    }
+    } | ({NATIVE: True} if request.is_native else {})
 
 
 async def _create_on_idle(services: Services, prepared: _Prepared) -> Admitted | None:
@@ -352,23 +383,23 @@ async def _create_claimed(services: Services, prepared: _Prepared, create: Any) 
             local.release()
 
 
-async def _create_queued(services: Services, prepared: _Prepared, request: ThreadRunCreate) -> Admitted:
+async def _create_queued(services: Services, prepared: _Prepared) -> Admitted:
     await services.queue.take()
     async with services.db.connection() as conn, conn.transaction():
-        admitted = await _recall(conn, prepared) or await _create_locked(conn, prepared, request)
-    await _after_commit(services, admitted, request.multitask_strategy)
+        admitted = await _recall(conn, prepared) or await _create_locked(conn, prepared)
+    await _after_commit(services, admitted, prepared.run.multitask_strategy)
     return admitted
 
 
-async def _create_locked(conn: Conn, prepared: _Prepared, request: ThreadRunCreate) -> Admitted:
-    key = prepared.run.key
-    lock = await runs.lock_thread(conn, key.tenant_id, key.thread_id)
-    if lock is None and request.if_not_exists == "create":
+async def _create_locked(conn: Conn, prepared: _Prepared) -> Admitted:
+    key, visible = prepared.run.key, prepared.run.visible
+    lock = await runs.lock_thread(conn, key.tenant_id, key.thread_id, visible=visible)
+    if lock is None and prepared.if_not_exists == "create":
         row = await runs.create_with_thread(conn, prepared.run, claim_for=None, lease_s=0, notify=True)
         if row is not None:
             return prepared.admitted(row)
         # Somebody else made the thread meanwhile, or there is no such assistant.
-        lock = await runs.lock_thread(conn, key.tenant_id, key.thread_id)
+        lock = await runs.lock_thread(conn, key.tenant_id, key.thread_id, visible=visible)
     if lock is None:
         raise NotFound(_NOT_FOUND)
     return await _enqueue(conn, prepared, active=lock.active_runs)

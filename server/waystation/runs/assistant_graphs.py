@@ -12,6 +12,7 @@ from waystation.auth import Principal
 from waystation.catalog import Graph, draw, schemas, subgraph_schemas
 from waystation.errors import BadRequest, NotFound, WaystationError
 from waystation.runs.graph_access import on_graph_loop
+from waystation.runs.permission import visible_assistant
 from waystation.services import GraphSide, Services
 from waystation_db import assistants
 from waystation_db.errors import DatabaseError
@@ -57,8 +58,9 @@ async def with_graph(
     look: Callable[[Graph, assistants.AssistantGraph], Awaitable[T]],
 ) -> T:
     """Open an assistant's graph on the graph loop and look at it there. Raises NotFound, BadRequest."""
+    visible = await visible_assistant(caller, "read", assistant_id)
     async with services.db.connection() as conn:
-        assistant = await assistants.graph_of(conn, caller.tenant_id, assistant_id)
+        assistant = await assistants.graph_of(conn, caller.tenant_id, assistant_id, visible=visible)
     if assistant is None:
         raise NotFound("Not Found")
     ids = {"graph_id": assistant.graph_id, "assistant_id": assistant_id, "langgraph_auth_user": caller.user}

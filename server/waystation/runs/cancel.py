@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from uuid import UUID
 
 from waystation.auth import Principal
 from waystation.errors import NotFound
 from waystation.events import ONLY_END, End
+from waystation.runs.permission import visible_thread
 from waystation.services import Services
 from waystation_db import runs
 from waystation_db.rows import FINAL_STATUSES, CancelAction, RunKey
@@ -46,8 +48,9 @@ async def cancel_run(
         NotFound: no such run, or it is final already.
     """
     key = RunKey(caller.tenant_id, thread_id, run_id)
+    visible = await _may_cancel(caller, action, thread_id=thread_id, run_ids=[run_id])
     async with services.db.connection() as conn:
-        state = await runs.run_state(conn, key)
+        state = await runs.run_state(conn, key, visible=visible)
     if state is None:
         raise NotFound(_NONE_FOUND)
     stopped = None if state.is_final else await _stop(services, key, [run_id], action, _reason(action))
@@ -65,7 +68,8 @@ async def cancel_many(
         NotFound: not one of them was stopped.
     """
     key = RunKey(caller.tenant_id, thread_id, "")
-    stopped = await _stop(services, key, run_ids, action, _reason(action))
+    visible = await _may_cancel(caller, action, thread_id=thread_id, run_ids=run_ids)
+    stopped = await _stop(services, key, run_ids, action, _reason(action), visible=visible)
     if not stopped.all:
         raise NotFound(_NONE_FOUND)
 
@@ -78,8 +82,9 @@ async def cancel_by_status(
     Raises:
         NotFound: there was none.
     """
+    visible = await _may_cancel(caller, action, statuses=statuses)
     async with services.db.connection() as conn:
-        found = await runs.cancellable_by_status(conn, caller.tenant_id, statuses=statuses)
+        found = await runs.cancellable_by_status(conn, caller.tenant_id, statuses=statuses, visible=visible)
     count = 0
     for thread_id, group in groupby(found, key=lambda pair: pair[0]):
         key = RunKey(caller.tenant_id, thread_id, "")
@@ -109,8 +114,9 @@ async def delete_run(services: Services, caller: Principal, *, thread_id: str, r
         NotFound: no such run.
     """
     key = RunKey(caller.tenant_id, thread_id, run_id)
+    visible = await visible_thread(caller, "delete", thread_id, run_id=UUID(run_id))
     async with services.db.connection() as conn:
-        state = await runs.run_state(conn, key)
+        state = await runs.run_state(conn, key, visible=visible)
     if state is None:
         raise NotFound("Run not found")
     if state.status not in FINAL_STATUSES:
@@ -135,10 +141,36 @@ def _reason(action: CancelAction) -> str:
     return ROLLBACK_REASON if action == "rollback" else USER_REASON
 
 
-async def _stop(services: Services, key: RunKey, run_ids: Sequence[str], action: CancelAction, reason: str) -> _Stopped:
+async def _may_cancel(
+    caller: Principal,
+    action: CancelAction,
+    *,
+    thread_id: str | None = None,
+    run_ids: Sequence[str] | None = None,
+    statuses: Sequence[str] = (),
+) -> str | None:
+    """Stopping runs changes their threads."""
+    if caller.rules is None:
+        return None
+    named = {
+        "run_ids": None if run_ids is None else [UUID(run_id) for run_id in run_ids],
+        "status": None if not statuses else "all" if len(statuses) > 1 else statuses[0],
+    }
+    return await visible_thread(caller, "update", thread_id, action=action, metadata=named)
+
+
+async def _stop(
+    services: Services,
+    key: RunKey,
+    run_ids: Sequence[str],
+    action: CancelAction,
+    reason: str,
+    *,
+    visible: str | None = None,
+) -> _Stopped:
     tenant_id, thread_id = key.tenant_id, key.thread_id
     async with services.db.connection() as conn, conn.transaction():
-        if await runs.lock_thread(conn, tenant_id, thread_id) is None:
+        if await runs.lock_thread(conn, tenant_id, thread_id, visible=visible) is None:
             return _Stopped([], [])
         if action == "rollback":
             ended = await runs.delete_pending(conn, tenant_id, thread_id, run_ids=run_ids)

@@ -18,6 +18,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import EmptyChannelError, EmptyInputError, InvalidUpdateError
 from langgraph_sdk.runtime import AccessContext
 
+from waystation.auth import Principal
 from waystation.catalog import Graph
 from waystation.errors import BadRequest, Conflict, NotFound, Unavailable, WaystationError
 from waystation.services import GraphSide, Services
@@ -51,6 +52,7 @@ async def on_graph_loop(services: Services, work: Callable[[GraphSide], Awaitabl
 @asynccontextmanager
 async def open_graph(
     side: GraphSide,
+    caller: Principal,
     thread_id: str,
     *,
     graph: ThreadGraph,
@@ -67,13 +69,14 @@ async def open_graph(
     """
     if graph.graph_id is None:
         raise BadRequest(no_graph(thread_id))
-    configurable = {**graph.configurable, "thread_id": thread_id, "graph_id": graph.graph_id}
+    ids = {"thread_id": thread_id, "graph_id": graph.graph_id, "langgraph_auth_user": caller.user}
+    configurable = {**graph.configurable, **ids}
     config = cast("RunnableConfig", {"configurable": configurable})
     with _at_arms_length(thread_id, graph.graph_id):
         async with side.catalog.open(graph.graph_id, access=access, config=config) as opened:
             side.saver.allow_types_of(opened)
             own = copy.copy(opened)
-            own.checkpointer = saver or side.saver
+            own.checkpointer = saver or side.saver.for_tenant(caller.tenant_id)
             yield own
 
 

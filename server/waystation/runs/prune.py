@@ -10,6 +10,7 @@ from typing import Literal
 from waystation.auth import Principal
 from waystation.errors import InvalidRequest
 from waystation.runs.graph_access import on_graph_loop, thread_not_found
+from waystation.runs.permission import ask, visible_thread
 from waystation.services import GraphSide, Services
 from waystation_db import thread_removal
 from waystation_db.thread_removal import DeletedThread
@@ -19,13 +20,13 @@ _DELETED = "thread deleted"
 _log = logging.getLogger(__name__)
 
 
-async def delete_thread(services: Services, caller: Principal, *, thread_id: str, visible: str | None = None) -> None:
+async def delete_thread(services: Services, caller: Principal, *, thread_id: str) -> None:
     """Delete a thread, its runs (those that are active are stopped) and its checkpoints.
 
     Raises:
         NotFound: no such thread.
     """
-    if not await _delete(services, caller, thread_id, visible):
+    if not await _delete(services, caller, thread_id):
         raise thread_not_found(thread_id)
 
 
@@ -35,7 +36,6 @@ async def prune_threads(
     *,
     thread_ids: Sequence[str],
     strategy: Literal["delete", "keep_latest"],
-    visible: str | None = None,
 ) -> int:
     """Delete threads, or all but the latest checkpoint of each namespace of them. How many; unknown ones do not count.
 
@@ -45,14 +45,15 @@ async def prune_threads(
         InvalidRequest: a thread's graph keeps its state in such a way that older checkpoints are needed.
     """
     distinct = list(dict.fromkeys(thread_ids))
+    visible = None if caller.rules is None else await ask(caller, "threads", "delete", {"thread_ids": distinct})
     if strategy == "delete":
         # One transaction each: deleting the runs of many threads at once could deadlock with lease renewals.
-        return sum([await _delete(services, caller, thread_id, visible) for thread_id in distinct])
+        return sum([await _delete(services, caller, thread_id) for thread_id in distinct])
     async with services.db.connection() as conn:
         idle = await thread_removal.idle_among(conn, caller.tenant_id, distinct, visible=visible)
 
     for thread_id in idle:
-        await on_graph_loop(services, partial(_trim, thread_id=thread_id))
+        await on_graph_loop(services, partial(_trim, tenant_id=caller.tenant_id, thread_id=thread_id))
     return len(idle)
 
 
@@ -63,7 +64,7 @@ async def sweep_threads(side: GraphSide, *, limit: int) -> int:
         keeping = await thread_removal.expired_keeping_latest(conn, limit)
     for key in keeping:
         try:
-            await _trim(side, thread_id=key.thread_id)
+            await _trim(side, tenant_id=key.tenant_id, thread_id=key.thread_id)
         except InvalidRequest:
             # Its clock stops all the same, or every sweep would come back to it.
             _log.info("thread keeps its older checkpoints", extra={"thread_id": key.thread_id})
@@ -72,16 +73,17 @@ async def sweep_threads(side: GraphSide, *, limit: int) -> int:
     return len(swept) + len(keeping)
 
 
-async def _trim(side: GraphSide, *, thread_id: str) -> None:
+async def _trim(side: GraphSide, *, tenant_id: str, thread_id: str) -> None:
     try:
-        await side.saver.aprune([thread_id], strategy="keep_latest")
+        await side.saver.for_tenant(tenant_id).aprune([thread_id], strategy="keep_latest")
     except NotImplementedError:
         raise InvalidRequest(
             f"keep_latest is not possible for thread {thread_id}: its state is kept as differences between checkpoints"
         ) from None
 
 
-async def _delete(services: Services, caller: Principal, thread_id: str, visible: str | None) -> bool:
+async def _delete(services: Services, caller: Principal, thread_id: str) -> bool:
+    visible = await visible_thread(caller, "delete", thread_id)
     async with services.db.connection() as conn, conn.transaction():
         deleted = await thread_removal.delete(conn, caller.tenant_id, [thread_id], visible=visible)
     for thread in deleted:

@@ -7,6 +7,7 @@ from typing import Any
 
 from waystation.auth import Principal
 from waystation.runs.graph_access import on_graph_loop, open_graph, state_config, thread_not_found
+from waystation.runs.permission import visible_thread
 from waystation.runs.snapshot import empty_state, state_object
 from waystation.services import GraphSide, Services
 from waystation_db import threads
@@ -24,7 +25,6 @@ async def get_state(
     thread_id: str,
     checkpoint: Mapping[str, Any] | None = None,
     subgraphs: bool = False,
-    visible: str | None = None,
 ) -> bytes:
     """The state as JSON: the latest, or the one at `checkpoint`. An unknown checkpoint gives an empty state.
 
@@ -32,12 +32,12 @@ async def get_state(
         NotFound: no such thread, or its graph is not on this server.
         BadRequest, Conflict, Unavailable: as `open_graph` and `on_graph_loop`.
     """
-    graph = await _graph(services, caller, thread_id, visible)
+    graph = await _graph(services, caller, thread_id)
     if graph.graph_id is None:
         return dumps(_nothing(thread_id, checkpoint))
 
     async def read(side: GraphSide) -> bytes:
-        async with open_graph(side, thread_id, graph=graph, access="threads.read") as opened:
+        async with open_graph(side, caller, thread_id, graph=graph, access="threads.read") as opened:
             return dumps(
                 state_object(await opened.aget_state(state_config(thread_id, checkpoint), subgraphs=subgraphs))
             )
@@ -54,19 +54,18 @@ async def get_history(
     before: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     checkpoint: Mapping[str, Any] | None = None,
-    visible: str | None = None,
 ) -> bytes:
     """States as a JSON list, newest first; `before` is a checkpoint's id, `metadata` must be contained in theirs.
 
     Raises:
         As `get_state`.
     """
-    graph = await _graph(services, caller, thread_id, visible)
+    graph = await _graph(services, caller, thread_id)
     if graph.graph_id is None or limit < 1:
         return b"[]"
 
     async def read(side: GraphSide) -> bytes:
-        async with open_graph(side, thread_id, graph=graph, access="threads.read") as opened:
+        async with open_graph(side, caller, thread_id, graph=graph, access="threads.read") as opened:
             found = opened.aget_state_history(
                 state_config(thread_id, checkpoint),
                 filter=dict(metadata) if metadata else None,
@@ -78,7 +77,8 @@ async def get_history(
     return await on_graph_loop(services, read)
 
 
-async def _graph(services: Services, caller: Principal, thread_id: str, visible: str | None) -> ThreadGraph:
+async def _graph(services: Services, caller: Principal, thread_id: str) -> ThreadGraph:
+    visible = await visible_thread(caller, "read", thread_id)
     async with services.db.connection() as conn:
         graph = await threads.graph_of(conn, caller.tenant_id, thread_id, visible=visible)
     if graph is None:

@@ -23,6 +23,7 @@ from waystation.catalog import Graph
 from waystation.errors import BadRequest, Conflict, NotFound
 from waystation.runs.commands import to_command
 from waystation.runs.graph_access import no_graph, on_graph_loop, open_graph, state_config, thread_not_found
+from waystation.runs.permission import visible_thread
 from waystation.runs.requests import CommandBody
 from waystation.runs.snapshot import checkpoint_of, thread_face
 from waystation.services import GraphSide, Services
@@ -51,7 +52,6 @@ async def update_state(
     values: Any,
     as_node: str | None = None,
     checkpoint: Mapping[str, Any] | None = None,
-    visible: str | None = None,
 ) -> bytes:
     """Write a checkpoint with `values` applied, from the latest state or from `checkpoint`. JSON naming the new one.
 
@@ -68,7 +68,7 @@ async def update_state(
             await _check_fork(saver, graph, config, checkpoint)
         return await graph.aupdate_state(config, values, as_node)
 
-    config, _ = await _change(services, caller, thread_id, change, visible=visible)
+    config, _ = await _change(services, caller, thread_id, change)
     made = checkpoint_of(config) or {}
     return dumps({"checkpoint": made, "configurable": made, "checkpoint_id": made.get("checkpoint_id")})
 
@@ -101,14 +101,15 @@ async def _change(
     caller: Principal,
     thread_id: str,
     change: Callable[[PostgresCheckpointer, Graph], Awaitable[RunnableConfig]],
-    *,
-    visible: str | None = None,
 ) -> tuple[RunnableConfig, bytes]:
+    visible = await visible_thread(caller, "update", thread_id)
+
     async def work(side: GraphSide) -> tuple[RunnableConfig, bytes | None]:
         async with side.updates, side.db.connection() as conn, conn.transaction():
             locked = await _lock(conn, caller, thread_id, visible)
-            saver = side.saver.within(conn)
-            async with open_graph(side, thread_id, graph=locked.graph, access="threads.update", saver=saver) as graph:
+            saver = side.saver.for_tenant(caller.tenant_id).within(conn)
+            opening = open_graph(side, caller, thread_id, graph=locked.graph, access="threads.update", saver=saver)
+            async with opening as graph:
                 made = await change(saver, graph)
                 face = thread_face(await graph.aget_state(state_config(thread_id), subgraphs=True))
             return made, await threads.save_face(

@@ -15,9 +15,11 @@ from waystation.catalog import Project
 from waystation.errors import BadRequest, Conflict, InvalidRequest, NotFound, Unavailable
 from waystation.runs.extract import parse_extract
 from waystation.runs.graph_access import thread_not_found
+from waystation.runs.permission import ask, count_of, member_of, visible_thread
 from waystation.runs.state_update import StateChange, apply_supersteps
 from waystation.services import Services
 from waystation_db import checkpoint_threads, threads
+from waystation_db.tenants import checkpoint_thread
 from waystation_db.threads import THREAD_FIELDS, ThreadFilter, ThreadSortBy, Ttl
 
 
@@ -57,6 +59,13 @@ async def create_thread(
     """
     thread_id = str(uuid_utils.uuid7()) if thread_id is None else _canonical(thread_id)
     kept = {name: value for name, value in (metadata or {}).items() if name != "assistant_id"}
+    visible = None
+    if caller.rules is not None:
+        value: dict[str, Any] = {"thread_id": UUID(thread_id), "metadata": kept, "if_exists": if_exists}
+        if ttl is not None:
+            value["ttl"] = {"strategy": ttl.strategy, "ttl": ttl.minutes}
+        visible = await ask(caller, "threads", "create", value)
+        kept = member_of(value, "metadata")
     async with services.db.connection() as conn:
         made = await threads.create(
             conn,
@@ -66,7 +75,8 @@ async def create_thread(
             ttl=ttl or default_ttl(services.project),
         )
         if made is None:
-            there = await threads.get(conn, caller.tenant_id, thread_id) if if_exists == "do_nothing" else None
+            wanted = if_exists == "do_nothing"
+            there = await threads.get(conn, caller.tenant_id, thread_id, visible=visible) if wanted else None
             if there is None:
                 raise Conflict(f"Thread with ID {thread_id} already exists")
             return Created(thread_id, there)
@@ -80,10 +90,9 @@ def default_ttl(project: Project) -> Ttl | None:
     return Ttl(keys.strategy, keys.default_ttl) if keys and keys.default_ttl is not None else None
 
 
-async def get_thread(
-    services: Services, caller: Principal, *, thread_id: str, with_ttl: bool = False, visible: str | None = None
-) -> bytes:
+async def get_thread(services: Services, caller: Principal, *, thread_id: str, with_ttl: bool = False) -> bytes:
     """A thread as JSON. Raises NotFound."""
+    visible = await visible_thread(caller, "read", thread_id)
     async with services.db.connection() as conn:
         thread = await threads.get(conn, caller.tenant_id, thread_id, with_ttl=with_ttl, visible=visible)
     if thread is None:
@@ -98,9 +107,13 @@ async def patch_thread(
     thread_id: str,
     metadata: dict[str, Any],
     ttl: Ttl | None = None,
-    visible: str | None = None,
 ) -> bytes:
     """Merge metadata, set the TTL; also on a busy thread. The thread as JSON. Raises NotFound."""
+    visible = None
+    if caller.rules is not None:
+        value: dict[str, Any] = {"thread_id": UUID(thread_id), "metadata": metadata}
+        visible = await ask(caller, "threads", "update", value)
+        metadata = member_of(value, "metadata")
     async with services.db.connection() as conn:
         thread = await threads.patch(
             conn, caller.tenant_id, thread_id, metadata=orjson.dumps(metadata).decode(), ttl=ttl, visible=visible
@@ -110,18 +123,28 @@ async def patch_thread(
     return thread
 
 
-async def copy_thread(services: Services, caller: Principal, *, thread_id: str, visible: str | None = None) -> bytes:
+async def copy_thread(services: Services, caller: Principal, *, thread_id: str) -> bytes:
     """A new thread with the metadata and the checkpoints of another, and none of its runs. The new one as JSON.
 
     Raises:
         Conflict: there is no such thread; that is how the protocol says it.
     """
     copy_id = str(uuid_utils.uuid7())
+    visible = await visible_thread(caller, "read", thread_id)
+    added: dict[str, Any] = {}
+    if caller.rules is not None:
+        value: dict[str, Any] = {"thread_id": UUID(copy_id), "metadata": {}}
+        await ask(caller, "threads", "create", value)
+        added = member_of(value, "metadata")
+    metadata = orjson.dumps(added).decode()
+    source, copied = (checkpoint_thread(caller.tenant_id, one) for one in (thread_id, copy_id))
     async with services.db.connection() as conn, conn.transaction():
-        made = await threads.copy(conn, caller.tenant_id, thread_id, copy_id=copy_id, visible=visible)
+        made = await threads.copy(
+            conn, caller.tenant_id, thread_id, copy_id=copy_id, metadata=metadata, visible=visible
+        )
         if made is None:
             raise Conflict("Conflict")
-        await checkpoint_threads.copy_thread(conn, thread_id, copy_id)
+        await checkpoint_threads.copy_thread(conn, source, copied)
     return made
 
 
@@ -137,7 +160,6 @@ async def search_threads(
     select: Sequence[str] = (),
     extract: dict[str, str] | None = None,
     with_ttl: bool = False,
-    visible: str | None = None,
 ) -> Page:
     """A page of threads. `extract` maps aliases to paths such as `values.log[-1]`.
 
@@ -148,6 +170,7 @@ async def search_threads(
     fields: list[str] | None = None
     if select or wishes is not None or with_ttl:
         fields = [*(select or THREAD_FIELDS), *(["ttl"] if with_ttl else [])]
+    where, limit, offset, visible = await _permitted_search(caller, where, limit=limit, offset=offset)
     async with services.db.connection() as conn:
         found = await threads.search(
             conn,
@@ -165,21 +188,46 @@ async def search_threads(
     return Page(b"[" + b",".join(page) + b"]", returned=len(page), more=len(found) > limit)
 
 
-async def count_threads(
-    services: Services, caller: Principal, *, where: ThreadFilter, visible: str | None = None
-) -> int:
+async def count_threads(services: Services, caller: Principal, *, where: ThreadFilter) -> int:
     """How many threads match."""
+    where, _, _, visible = await _permitted_search(caller, where, limit=0, offset=0)
     async with services.db.connection() as conn:
         return await threads.count(conn, caller.tenant_id, where=where, visible=visible)
 
 
-async def thread_storage(services: Services, caller: Principal, *, thread_id: str, visible: str | None = None) -> bytes:
+async def thread_storage(services: Services, caller: Principal, *, thread_id: str) -> bytes:
     """What a thread's checkpoints take, as JSON. Raises NotFound."""
+    visible = await visible_thread(caller, "read", thread_id)
     async with services.db.connection() as conn:
         if await threads.graph_of(conn, caller.tenant_id, thread_id, visible=visible) is None:
             raise thread_not_found(thread_id)
-        used = await checkpoint_threads.storage(conn, thread_id)
+        used = await checkpoint_threads.storage(conn, checkpoint_thread(caller.tenant_id, thread_id))
     return orjson.dumps({"thread_id": thread_id, **used})
+
+
+async def _permitted_search(
+    caller: Principal, where: ThreadFilter, *, limit: int, offset: int
+) -> tuple[ThreadFilter, int, int, str | None]:
+    """What the rules leave of a search."""
+    if caller.rules is None:
+        return where, limit, offset, None
+    value: dict[str, Any] = {
+        "metadata": orjson.loads(where.metadata or "{}"),
+        "values": orjson.loads(where.values or "{}"),
+        "status": where.status,
+        "limit": limit,
+        "offset": offset,
+        "ids": None if where.ids is None else [UUID(thread_id) for thread_id in where.ids],
+    }
+    visible = await ask(caller, "threads", "search", value)
+    ids, left = value.get("ids"), {name: member_of(value, name) for name in ("metadata", "values")}
+    asked = ThreadFilter(
+        ids=None if ids is None else [str(thread_id) for thread_id in ids],
+        metadata=orjson.dumps(left["metadata"]).decode() if left["metadata"] else None,
+        values=orjson.dumps(left["values"]).decode() if left["values"] else None,
+        status=value.get("status"),
+    )
+    return asked, count_of(value, "limit"), count_of(value, "offset"), visible
 
 
 async def _replay(

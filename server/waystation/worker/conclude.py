@@ -9,19 +9,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
+import orjson
 import structlog
 
 from waystation.events import EventLog
+from waystation.runs.requests import is_native
 from waystation.runs.snapshot import ThreadFace, thread_face
 from waystation.services import GraphSide
 from waystation.telemetry import metrics
 from waystation.worker.execute import Execution, failure_event
-from waystation.worker.finishing import Finisher, needs_face, verdict
+from waystation.worker.finishing import Finisher, Taken, needs_face, verdict
 from waystation.worker.outcomes import Failed, HandedOver, Lost, Outcome, Stopped, Succeeded
 from waystation.worker.reasons import Cancelled
 from waystation.worker.run_config import graph_config
 from waystation_db import runs
 from waystation_db.errors import DatabaseError, DatabaseUnavailable, Fenced
+from waystation_db.json import dumps
 from waystation_db.rows import ClaimedRun
 
 log = structlog.get_logger(__name__)
@@ -47,7 +50,7 @@ class Concluder:
                     if not await self._finisher.release(execution.claimed):
                         _refused()
                 case Stopped(reason=Cancelled(action="rollback") as reason):
-                    await self._roll_back(execution.claimed, reason)
+                    await self._roll_back(execution, reason)
                 case Succeeded() | Failed() | Stopped():
                     await self._finish(execution, outcome)
         except Fenced:
@@ -57,10 +60,11 @@ class Concluder:
         run = execution.claimed
         face = await self._face(run) if needs_face(outcome) else None
         result = verdict(outcome, face)
-        if result.status in ("error", "timeout") and result.error is not None:
+        if result.status in ("error", "timeout") and result.error is not None and not is_native(run.kwargs):
             execution.publisher.emit([failure_event(result.error)])
         await execution.publisher.flush()
-        if not await self._finisher.write(run, result, output=_output(outcome, face)):
+        taken = await _taken(execution, outcome, face)
+        if not await self._finisher.write(run, result, taken, output=_output(outcome, face)):
             await self._honour_wish(execution)
 
     async def _honour_wish(self, execution: Execution) -> None:
@@ -72,17 +76,19 @@ class Concluder:
         else:
             _refused()
 
-    async def _roll_back(self, run: ClaimedRun, reason: Cancelled) -> None:
+    async def _roll_back(self, execution: Execution, reason: Cancelled) -> None:
         """Delete what the run wrote, then the run. In this order: a crash in between leaves the wish, and it is done
         again."""
-        await self._side.saver.adelete_for_runs([run.key.run_id], thread_id=run.key.thread_id)
+        run = execution.claimed
+        saver = self._side.saver.for_tenant(run.key.tenant_id)
+        await saver.adelete_for_runs([run.key.run_id], thread_id=run.key.thread_id)
         face = await self._face(run) or ThreadFace(None, b"{}", "idle", ())
-        if not await self._finisher.write_rollback(run, reason, face):
+        if not await self._finisher.write_rollback(run, reason, face, Taken(await execution.numbers() + 1)):
             _refused()
 
     async def _face(self, run: ClaimedRun) -> ThreadFace | None:
         """What the thread shows now; None when its state cannot be read, and its row then stays as it is."""
-        config = graph_config(run, saver=self._side.saver, at_head=True)
+        config = graph_config(run, saver=self._side.saver.for_tenant(run.key.tenant_id), at_head=True)
         try:
             async with self._side.catalog.open(run.graph_id, access="threads.read", config=config) as graph:
                 self._side.saver.allow_types_of(graph)
@@ -98,6 +104,19 @@ class Concluder:
 def _refused() -> None:
     metrics.FENCED_WRITES.inc()
     log.info("the attempt is over; its outcome is dropped")
+
+
+async def _taken(execution: Execution, outcome: Outcome, face: ThreadFace | None) -> Taken:
+    """What the thread's events have of the run, its last one included."""
+    numbers = await execution.numbers() + 1
+    if not (isinstance(outcome, Succeeded) and outcome.paused):
+        return Taken(numbers)
+    asked = [{"id": interrupt.id, "value": interrupt.value} for interrupt in execution.asked]
+    if not asked and face is not None:
+        # An attempt that found the run at its question already has asked nothing itself.
+        asked = [question for questions in orjson.loads(face.interrupts).values() for question in questions]
+    is_told = is_native(execution.claimed.kwargs)
+    return Taken(numbers if is_told else numbers + len(asked), dumps(asked) if asked else None)
 
 
 def _output(outcome: Succeeded | Failed | Stopped, face: ThreadFace | None) -> bytes | None:

@@ -12,6 +12,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 import waystation
+from waystation.auth import User
 from waystation.runs.commands import to_command
 from waystation.runs.requests import CommandBody
 from waystation_db.rows import ClaimedRun
@@ -51,6 +52,8 @@ def graph_config(run: ClaimedRun, *, saver: BaseCheckpointSaver[str], at_head: b
         "assistant_id": run.assistant_id,
         _CHECKPOINTER: saver,
     }
+    if (user := configurable.get("langgraph_auth_user")) is not None:
+        configurable["langgraph_auth_user"] = User(user)
     config: dict[str, Any] = {
         "configurable": configurable,
         "metadata": {**run.metadata, **server_metadata(run)},
