@@ -46,6 +46,8 @@ class ClaimedRun:
     """The thread had no state when the run was claimed: there is nothing to load."""
     waited_s: float | None = None
     """From when the run was due to its first claim; None at later ones."""
+    event_base: int = 0
+    """The events of the run are numbered from here, over all of its attempts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ class NewRun:
     thread_metadata_json: str = "{}"
     multitask_strategy: MultitaskStrategy = "enqueue"
     resumable: bool = False
+    native: bool = False
     temporary: bool = False
     webhook: str | None = None
     after_s: float = 0.0
@@ -85,6 +86,7 @@ class CreatedRun:
     updated_at: str
     begins_thread: bool = False
     """See `ClaimedRun`; false where the run was not claimed."""
+    event_base: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,14 @@ class ThreadLock:
     status: str
     active_runs: int
     resting_status: RestingStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a thread has left when one of its runs ended: active runs, and runs whose last event has no number yet."""
+
+    active_runs: int
+    owed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +138,7 @@ def _new_run_params(run: NewRun) -> dict[str, Any]:
         "config": run.config_json,
         "multitask_strategy": run.multitask_strategy,
         "resumable": run.resumable,
+        "native": run.native,
         "temporary": run.temporary,
         "webhook": run.webhook,
         "priority": run.priority,
@@ -181,7 +192,7 @@ async def create_queued(conn: Conn, run: NewRun) -> CreatedRun | None:
 
 
 def _created(row: TupleRow | None) -> CreatedRun | None:
-    return None if row is None else CreatedRun(*row[:13])
+    return None if row is None else CreatedRun(*row[:14])
 
 
 async def lock_thread(conn: Conn, tenant_id: str, thread_id: str, *, visible: str | None = None) -> ThreadLock | None:
@@ -269,13 +280,14 @@ async def finish(
     values: str | None,
     interrupts: str | None,
     error: str | None,
-) -> int | None:
+    events: int = 0,
+    asked: str | None = None,
+) -> Ended | None:
     """Write the outcome of an attempt and its thread's new face. Commits.
 
-    `values`, `interrupts`, `error` are JSON text; None leaves the thread's values or interrupts as they are. Returns
-    how
-    many active runs the thread still has; None when the attempt is over or, unless `cancelled`, when a cancel wish came
-    first: nothing was written then.
+    `values`, `interrupts`, `error` are JSON text; None leaves the thread's values or interrupts as they are. `events` is
+    how many numbers of the thread's events the run took, the last one included, `asked` JSON of what it asked. None when
+    the attempt is over or, unless `cancelled`, when a cancel wish came first: nothing was written then.
     """
     params = _key_params(key) | {
         "attempt": attempt,
@@ -287,10 +299,12 @@ async def finish(
         "has_interrupts": interrupts is not None,
         "interrupts": interrupts,
         "error": error,
+        "events": events,
+        "asked": asked,
     }
     cur = await conn.execute(_q["finish"], params)
     row = await cur.fetchone()
-    return None if row is None else cast("int", row[0])
+    return None if row is None else Ended(*row)
 
 
 async def finish_rolled_back(
@@ -301,7 +315,8 @@ async def finish_rolled_back(
     values: str | None,
     interrupts: str,
     error: str | None,
-) -> int | None:
+    events: int = 0,
+) -> Ended | None:
     """Delete a rolled-back run whose checkpoints are gone, and restore its thread's face. Commits. Returns as
     `finish`."""
     params = _key_params(key) | {
@@ -309,10 +324,11 @@ async def finish_rolled_back(
         "values": values,
         "interrupts": interrupts,
         "error": error,
+        "events": events,
     }
     cur = await conn.execute(_q["finish_rolled_back"], params)
     row = await cur.fetchone()
-    return None if row is None else cast("int", row[0])
+    return None if row is None else Ended(*row)
 
 
 async def release(conn: Conn, key: RunKey, attempt: int) -> bool:

@@ -273,7 +273,7 @@ async def _claim(conn: Conn, limit: int) -> list[RunKey]:
 async def _finish(
     conn: Conn, run: ModelRun, attempt: int, status: FinalStatus, cancelled: bool, resting: RestingStatus
 ) -> int | None:
-    return await runs.finish(
+    ended = await runs.finish(
         conn,
         _key(run),
         attempt,
@@ -284,6 +284,7 @@ async def _finish(
         interrupts="{}",
         error=None,
     )
+    return None if ended is None else ended.active_runs
 
 
 async def _cancel(conn: Conn, thread_id: str, run_ids: Sequence[str], action: CancelAction) -> None:

@@ -66,7 +66,7 @@ async def claim_last_chance(conn: Conn) -> list[ClaimedRun]:
 
 
 async def finish(conn: Conn, key: RunKey, attempt: int, *, cancelled: bool = False) -> int | None:
-    return await runs.finish(
+    ended = await runs.finish(
         conn,
         key,
         attempt,
@@ -77,6 +77,7 @@ async def finish(conn: Conn, key: RunKey, attempt: int, *, cancelled: bool = Fal
         interrupts="{}",
         error=None,
     )
+    return None if ended is None else ended.active_runs
 
 
 async def thread_row(conn: Conn, thread_id: str) -> tuple[str, int]:
@@ -366,7 +367,7 @@ async def test_rolled_back_run_is_gone_and_its_thread_free(db: Database) -> None
                 conn, TENANT, run.key.thread_id, run_ids=[run.key.run_id], action="rollback", reason=None
             )
         left = await runs.finish_rolled_back(conn, run.key, 1, values=None, interrupts="{}", error=None)
-        assert left == 0
+        assert left is not None and left.active_runs == 0
         assert await runs.run_state(conn, run.key) is None
         assert await thread_row(conn, run.key.thread_id) == ("idle", 0)
 

@@ -22,26 +22,27 @@ with a as (
     where thread.tenant_id = %(tenant_id)s and thread.thread_id = %(thread_id)s
       and thread.active_runs = 0 and thread.hidden_at is null
       and (%(visible)s::jsonb is null or thread.metadata @> %(visible)s::jsonb)
-    returning thread.tenant_id, thread.thread_id, thread.metadata
+    returning thread.tenant_id, thread.thread_id, thread.metadata, thread.event_seq
 )
 insert into run (
     tenant_id, thread_id, run_id, assistant_id, graph_id, status, attempt, priority, multitask_strategy, metadata, kwargs,
-    assistant_config, assistant_context, resumable, temporary, webhook, claimed_by, epoch_ms, lease_expires_at, started_at
+    assistant_config, assistant_context, resumable, native, temporary, webhook, claimed_by, epoch_ms, lease_expires_at, started_at, event_base
 )
 select t.tenant_id, t.thread_id, %(run_id)s, a.assistant_id, a.graph_id,
        case when %(claim)s then 'running' else 'pending' end,
        case when %(claim)s then 1 else 0 end,
        %(priority)s, %(multitask_strategy)s,
        a.metadata || t.metadata || %(metadata)s::jsonb,
-       %(kwargs)s::json, a.config, a.context, %(resumable)s, %(temporary)s, %(webhook)s,
+       %(kwargs)s::json, a.config, a.context, %(resumable)s, %(native)s, %(temporary)s, %(webhook)s,
        case when %(claim)s then %(worker_id)s end,
        case when %(claim)s then (extract(epoch from clock_timestamp()) * 1000)::bigint else 0 end,
        case when %(claim)s then now() + make_interval(secs => %(lease_s)s) end,
-       case when %(claim)s then now() end
+       case when %(claim)s then now() end,
+       case when %(claim)s then t.event_seq end
 from t, a
 returning run_id::text, thread_id::text, assistant_id::text, graph_id, status, attempt, epoch_ms, metadata,
           assistant_config, assistant_context, waystation_time(created_at), waystation_time(updated_at),
-          %(claim)s and not waystation_has_state(tenant_id, thread_id),
+          %(claim)s and not waystation_has_state(tenant_id, thread_id), coalesce(event_base, 0),
           case when not %(claim)s and %(notify)s then pg_notify('ws_run', '')::text end;
 
 -- name: create_with_thread
@@ -60,27 +61,29 @@ with a as (
            %(ttl_strategy)s, %(ttl_minutes)s::float8, now() + make_interval(secs => %(ttl_minutes)s::float8 * 60)
     from a
     on conflict do nothing
-    returning tenant_id, thread_id, metadata
+    returning tenant_id, thread_id, metadata, event_seq
 )
 insert into run (
     tenant_id, thread_id, run_id, assistant_id, graph_id, status, attempt, priority, multitask_strategy, metadata, kwargs,
-    assistant_config, assistant_context, resumable, temporary, webhook, run_after, claimed_by, epoch_ms, lease_expires_at, started_at
+    assistant_config, assistant_context, resumable, native, temporary, webhook, run_after, claimed_by, epoch_ms, lease_expires_at, started_at,
+    event_base
 )
 select t.tenant_id, t.thread_id, %(run_id)s, a.assistant_id, a.graph_id,
        case when %(claim)s then 'running' else 'pending' end,
        case when %(claim)s then 1 else 0 end,
        %(priority)s, %(multitask_strategy)s,
        a.metadata || t.metadata || %(metadata)s::jsonb,
-       %(kwargs)s::json, a.config, a.context, %(resumable)s, %(temporary)s, %(webhook)s,
+       %(kwargs)s::json, a.config, a.context, %(resumable)s, %(native)s, %(temporary)s, %(webhook)s,
        now() + make_interval(secs => %(after_s)s),
        case when %(claim)s then %(worker_id)s end,
        case when %(claim)s then (extract(epoch from clock_timestamp()) * 1000)::bigint else 0 end,
        case when %(claim)s then now() + make_interval(secs => %(lease_s)s) end,
-       case when %(claim)s then now() end
+       case when %(claim)s then now() end,
+       case when %(claim)s then t.event_seq end
 from t, a
 returning run_id::text, thread_id::text, assistant_id::text, graph_id, status, attempt, epoch_ms, metadata,
           assistant_config, assistant_context, waystation_time(created_at), waystation_time(updated_at),
-          %(claim)s and not waystation_has_state(tenant_id, thread_id),
+          %(claim)s and not waystation_has_state(tenant_id, thread_id), coalesce(event_base, 0),
           case when not %(claim)s and %(notify)s then pg_notify('ws_run', '')::text end;
 
 -- name: lock_thread
@@ -120,15 +123,15 @@ with a as (
 )
 insert into run (
     tenant_id, thread_id, run_id, assistant_id, graph_id, status, priority, multitask_strategy, metadata, kwargs,
-    assistant_config, assistant_context, resumable, temporary, webhook, run_after, created_at
+    assistant_config, assistant_context, resumable, native, temporary, webhook, run_after, created_at
 )
 select t.tenant_id, t.thread_id, %(run_id)s, a.assistant_id, a.graph_id, 'pending', %(priority)s, %(multitask_strategy)s,
        a.metadata || t.metadata || %(metadata)s::jsonb,
-       %(kwargs)s::json, a.config, a.context, %(resumable)s, %(temporary)s, %(webhook)s,
+       %(kwargs)s::json, a.config, a.context, %(resumable)s, %(native)s, %(temporary)s, %(webhook)s,
        clock_timestamp() + make_interval(secs => %(after_s)s), clock_timestamp()
 from t, a
 returning run_id::text, thread_id::text, assistant_id::text, graph_id, status, attempt, epoch_ms, metadata,
-          assistant_config, assistant_context, waystation_time(created_at), waystation_time(updated_at), false,
+          assistant_config, assistant_context, waystation_time(created_at), waystation_time(updated_at), false, 0::bigint,
           pg_notify('ws_run', '')::text;
 
 -- name: remember_idempotency
@@ -155,7 +158,7 @@ where created_at < now() - interval '1 day';
 -- Up to `limit` pending runs: of each idle thread the oldest that is due. Locked threads and runs are left to whoever
 -- holds them.
 with candidate as (
-    select r.tenant_id, r.thread_id, r.run_id
+    select r.tenant_id, r.thread_id, r.run_id, t.event_seq
     from run r
     join thread t on t.tenant_id = r.tenant_id and t.thread_id = r.thread_id
     where r.status = 'pending'
@@ -168,7 +171,9 @@ with candidate as (
           select from run earlier
           where earlier.tenant_id = r.tenant_id and earlier.thread_id = r.thread_id
             and earlier.status = 'pending' and earlier.run_after <= now()
-            and (earlier.created_at, earlier.run_id) < (r.created_at, r.run_id)
+            -- One that has begun goes on before others begin: its events would otherwise be numbered between theirs.
+            and (earlier.event_base is null, earlier.created_at, earlier.run_id)
+                < (r.event_base is null, r.created_at, r.run_id)
       )
 
 -- name: claim_ordinary
@@ -192,13 +197,15 @@ set status = 'running',
     claimed_by = %(worker_id)s,
     lease_expires_at = now() + make_interval(secs => %(lease_s)s),
     started_at = coalesce(run.started_at, now()),
+    event_base = coalesce(run.event_base, c.event_seq),
     updated_at = clock_timestamp()
 from candidate c
 where run.tenant_id = c.tenant_id and run.thread_id = c.thread_id and run.run_id = c.run_id and run.status = 'pending'
 returning run.tenant_id, run.thread_id::text, run.run_id::text, run.assistant_id::text, run.graph_id, run.attempt,
           run.crashes, run.epoch_ms, run.kwargs, run.metadata, run.assistant_config, run.assistant_context,
           run.resumable, run.temporary, run.cancel_action, run.cancel_reason, not waystation_has_state(run.tenant_id, run.thread_id),
-          case when run.attempt = 1 then greatest(0, extract(epoch from run.started_at - run.run_after))::float8 end;
+          case when run.attempt = 1 then greatest(0, extract(epoch from run.started_at - run.run_after))::float8 end,
+          run.event_base;
 
 -- name: renew_leases
 -- Extends the leases of the attempts named and returns, for those that still hold one, the cancel wish. An attempt that is
@@ -231,13 +238,15 @@ with t as (
     set status = %(status)s,
         lease_expires_at = null,
         error = %(error)s::jsonb,
+        event_last = run.event_base + %(events)s,
+        event_asked = %(asked)s::jsonb,
         ended_at = clock_timestamp(),
         updated_at = clock_timestamp()
     from t
     where run.tenant_id = t.tenant_id and run.thread_id = t.thread_id and run.run_id = %(run_id)s
       and run.status = 'running' and run.attempt = %(attempt)s
       and (run.cancel_action is null or %(cancelled)s)
-    returning run.temporary
+    returning run.temporary, run.event_last
 )
 update thread
 set active_runs = thread.active_runs - 1,
@@ -247,13 +256,14 @@ set active_runs = thread.active_runs - 1,
     interrupts = case when %(has_interrupts)s then %(interrupts)s::jsonb else coalesce(thread.interrupts, '{}'::jsonb) end,
     error = %(error)s::jsonb,
     hidden_at = case when r.temporary then now() end,
+    event_seq = greatest(thread.event_seq, r.event_last),
     -- When the thread's TTL runs out counts from its last run.
     expires_at = now() + make_interval(secs => thread.ttl_minutes * 60),
     updated_at = clock_timestamp(),
     state_updated_at = clock_timestamp()
 from r
 where thread.tenant_id = %(tenant_id)s and thread.thread_id = %(thread_id)s
-returning thread.active_runs;
+returning thread.active_runs, thread.event_owed;
 
 -- name: finish_rolled_back
 -- Deletes a rolled-back run, whose checkpoints are gone already, and gives its thread the face of the state before it. Its
@@ -268,7 +278,13 @@ with t as (
     using t
     where run.tenant_id = t.tenant_id and run.thread_id = t.thread_id and run.run_id = %(run_id)s
       and run.status = 'running' and run.attempt = %(attempt)s and run.cancel_action = 'rollback'
-    returning run.temporary
+    returning run.tenant_id, run.thread_id, run.run_id, run.graph_id, run.attempt, run.epoch_ms, run.resumable, run.native,
+              run.temporary, run.event_base
+), trace as (
+    insert into run_trace (tenant_id, thread_id, run_id, graph_id, attempt, epoch_ms, resumable, native, event_base, event_last)
+    select r.tenant_id, r.thread_id, r.run_id, r.graph_id, r.attempt, r.epoch_ms, r.resumable, r.native, r.event_base,
+           r.event_base + %(events)s
+    from r
 )
 update thread
 set active_runs = thread.active_runs - 1,
@@ -277,11 +293,12 @@ set active_runs = thread.active_runs - 1,
     interrupts = %(interrupts)s::jsonb,
     error = %(error)s::jsonb,
     hidden_at = case when r.temporary then now() end,
+    event_seq = greatest(thread.event_seq, r.event_base + %(events)s),
     updated_at = clock_timestamp(),
     state_updated_at = clock_timestamp()
 from r
 where thread.tenant_id = %(tenant_id)s and thread.thread_id = %(thread_id)s
-returning thread.active_runs;
+returning thread.active_runs, thread.event_owed;
 
 -- name: release
 -- Puts a running run back in the queue, at its place: a graceful hand-over and no crash.
@@ -334,7 +351,8 @@ with expired as (
     from expired e
     where run.tenant_id = e.tenant_id and run.thread_id = e.thread_id and run.run_id = e.run_id
       and run.status = 'running' and run.lease_expires_at < now()
-    returning run.tenant_id, run.thread_id, run.run_id, run.attempt, run.temporary, run.status, run.resumable
+    returning run.tenant_id, run.thread_id, run.run_id, run.attempt, run.temporary, run.status, run.resumable,
+              waystation_beyond(run) as beyond
 ), t as (
     update thread
     set active_runs = thread.active_runs - 1,
@@ -342,6 +360,7 @@ with expired as (
         resting_status = 'error',
         error = %(error)s::jsonb,
         hidden_at = case when r.temporary then now() end,
+        event_seq = greatest(thread.event_seq, r.beyond),
         updated_at = clock_timestamp()
     from r
     where thread.tenant_id = r.tenant_id and thread.thread_id = r.thread_id
@@ -382,14 +401,24 @@ with r as (
     update run
     set status = 'interrupted', error = %(error)s::jsonb, ended_at = clock_timestamp(), updated_at = clock_timestamp()
     where tenant_id = %(tenant_id)s and thread_id = %(thread_id)s and run_id = any(%(run_ids)s::uuid[]) and status = 'pending'
-    returning run_id, temporary
+    returning run.tenant_id, run.thread_id, run.run_id, run.graph_id, run.attempt, run.epoch_ms, run.resumable, run.native,
+              run.temporary, run.event_base, waystation_beyond(run) as beyond
+), trace as (
+    insert into run_trace (tenant_id, thread_id, run_id, graph_id, attempt, epoch_ms, resumable, native)
+    select r.tenant_id, r.thread_id, r.run_id, r.graph_id, r.attempt, r.epoch_ms, r.resumable, r.native
+    from r
+    where r.event_base is null
 ), n as (
-    select count(*)::int as ended, coalesce(bool_or(temporary), false) as temporary from r
+    select count(*)::int as ended, coalesce(bool_or(temporary), false) as temporary,
+           count(*) filter (where event_base is null)::int as owed, max(beyond) as beyond
+    from r
 ), t as (
     update thread
     set active_runs = thread.active_runs - n.ended,
         status = case when thread.active_runs > n.ended then 'busy' else thread.resting_status end,
         hidden_at = case when n.temporary then now() end,
+        event_owed = thread.event_owed + n.owed,
+        event_seq = greatest(thread.event_seq, n.beyond),
         updated_at = clock_timestamp()
     from n
     where thread.tenant_id = %(tenant_id)s and thread.thread_id = %(thread_id)s and n.ended > 0
@@ -402,14 +431,24 @@ select run_id::text from r;
 with r as (
     delete from run
     where tenant_id = %(tenant_id)s and thread_id = %(thread_id)s and run_id = any(%(run_ids)s::uuid[]) and status = 'pending'
-    returning run_id, temporary
+    returning run.tenant_id, run.thread_id, run.run_id, run.graph_id, run.attempt, run.epoch_ms, run.resumable, run.native,
+              run.temporary, run.event_base, waystation_beyond(run) as beyond
+), trace as (
+    insert into run_trace (tenant_id, thread_id, run_id, graph_id, attempt, epoch_ms, resumable, native)
+    select r.tenant_id, r.thread_id, r.run_id, r.graph_id, r.attempt, r.epoch_ms, r.resumable, r.native
+    from r
+    where r.event_base is null
 ), n as (
-    select count(*)::int as ended, coalesce(bool_or(temporary), false) as temporary from r
+    select count(*)::int as ended, coalesce(bool_or(temporary), false) as temporary,
+           count(*) filter (where event_base is null)::int as owed, max(beyond) as beyond
+    from r
 ), t as (
     update thread
     set active_runs = thread.active_runs - n.ended,
         status = case when thread.active_runs > n.ended then 'busy' else thread.resting_status end,
         hidden_at = case when n.temporary then now() end,
+        event_owed = thread.event_owed + n.owed,
+        event_seq = greatest(thread.event_seq, n.beyond),
         updated_at = clock_timestamp()
     from n
     where thread.tenant_id = %(tenant_id)s and thread.thread_id = %(thread_id)s and n.ended > 0

@@ -1,6 +1,6 @@
 """The event log: what a run's writer appends and every reader reads, whatever keeps it in between."""
 
-from waystation.events.log import BEGINNING, ONLY_END, End, Event, EventId, EventLog
+from waystation.events.log import BEGINNING, ONLY_END, End, Event, EventId, EventLog, ThreadWatch
 from waystation.events.memory import MemoryStore
 from waystation.events.routed import RoutedLog, in_memory, in_process, over_postgres, over_redis
 
@@ -13,6 +13,7 @@ __all__ = [
     "EventLog",
     "MemoryStore",
     "RoutedLog",
+    "ThreadWatch",
     "in_memory",
     "in_process",
     "over_postgres",

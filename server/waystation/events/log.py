@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -78,6 +79,29 @@ class End:
     error: dict[str, Any] | None = None
 
 
+class ThreadWatch(Protocol):
+    """One follower of a thread: it looks for itself, and sleeps in between.
+
+    `idle_at` is where it stands while it sleeps: (last settled number, changes of the state by hand), else None. What
+    it misses because a hint was lost, a poll finds by that.
+    """
+
+    idle_at: tuple[int, int] | None
+
+    def clear(self) -> None:
+        """Called before looking: what happens from here on ends the next `wait`."""
+        ...
+
+    async def wait(self) -> None:
+        """Until something may be new."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """The log was closed: nothing will come."""
+        ...
+
+
 class EventLog(Protocol):
     """Where the events of runs are kept between the worker that makes them and the API processes that send them."""
 
@@ -110,6 +134,15 @@ class EventLog(Protocol):
         Raises:
             waystation.errors.SlowReader: what comes next is no longer kept for this reader; the run goes on.
         """
+        ...
+
+    def begin(self, key: RunKey) -> None:
+        """Tell those who follow the run's thread that there is something new: the run began, or ended before it began.
+        Only a hint, from the loop that the log belongs to; never raises."""
+        ...
+
+    def following(self, tenant_id: str, thread_id: str) -> AbstractContextManager[ThreadWatch]:
+        """Be woken, for the length of the block, when a run of a thread begins, in whatever process."""
         ...
 
     async def forget(self, key: RunKey) -> None:

@@ -24,6 +24,7 @@ from typing import NamedTuple
 from waystation.events.chunks import size_of
 from waystation.events.live import FETCH_BYTES, Found
 from waystation.events.log import BEGINNING, End, Event, EventId, fenced
+from waystation.events.watches import thread_key
 from waystation_db.rows import RunKey
 
 RUN_BYTES = 32 * 1024 * 1024
@@ -111,6 +112,8 @@ class MemoryStore:
                 raise fenced(key, attempt)
             run.attempt = attempt
             run.touched = now
+            if not run.blocks:
+                self._wake_thread(key)
             run.blocks.append(block)
             self._grow(run, block.size)
             self._trim(run, self._share(run, now))
@@ -126,6 +129,11 @@ class MemoryStore:
             if run.end is None and attempt >= run.attempt:
                 self._finish(key, run, end, now)
             self._expire(now)
+
+    def begin(self, key: RunKey) -> None:
+        """Wake those who follow the run's thread."""
+        with self._lock:
+            self._wake_thread(key)
 
     def forget(self, key: RunKey) -> None:
         """Drop a run's events; readers that follow it, now or in the next seconds, are told that it is gone."""
@@ -209,6 +217,7 @@ class MemoryStore:
         self._unread.append((now + _CREATOR_S, key))
         self._ended.append((now + _END_KEPT_S, key))
         self._wake(key, run)
+        self._wake_thread(key)
 
     def _grow(self, run: _Run, size: int) -> None:
         run.size += size
@@ -256,6 +265,12 @@ class MemoryStore:
                 except RuntimeError:  # its loop is closed: nobody reads there any more
                     continue
             listener.woken.add(key)
+
+    def _wake_thread(self, key: RunKey) -> None:
+        """Wake those who follow the thread: they watch it as if it were a run."""
+        thread = thread_key(key.tenant_id, key.thread_id)
+        if (followed := self._runs.get(thread)) is not None:
+            self._wake(thread, followed)
 
     def _hand_over(self, listener: _Listener) -> None:
         with self._lock:

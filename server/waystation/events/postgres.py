@@ -16,12 +16,14 @@ from waystation.events.chunks import PackedEvents, pack, unpack
 from waystation.events.live import FETCH_BYTES
 from waystation.events.log import Event, EventId, fenced
 from waystation_db import events as rows
+from waystation_db import thread_events
 from waystation_db.errors import DatabaseError, DatabaseUnavailable
 from waystation_db.events import Chunk, Position, ReadChunks, RunChunks
 from waystation_db.group_commit import GroupCommit
 from waystation_db.pool import Database
 from waystation_db.retrying import is_passing
 from waystation_db.rows import RunKey, RunState
+from waystation_db.thread_events import ThreadPosition
 
 _RETRY_S = 30.0
 # A look of many readers at once holds at most this many times `FETCH_BYTES`.
@@ -110,6 +112,18 @@ class ChunkReader:
         found: list[RunKey] = []
         for start in range(0, len(asked), _CHANGES_AT_ONCE):
             found += await self._changed(asked[start : start + _CHANGES_AT_ONCE])
+        return found
+
+    async def moved(self, positions: Sequence[ThreadPosition]) -> list[ThreadPosition]:
+        """Which of these threads have something new for a reader there. Raises DatabaseUnavailable."""
+        distinct = list(dict.fromkeys(positions))
+        found: list[ThreadPosition] = []
+        try:
+            for start in range(0, len(distinct), _CHANGES_AT_ONCE):
+                async with self._db.connection() as conn:
+                    found += await thread_events.moved(conn, distinct[start : start + _CHANGES_AT_ONCE])
+        except psycopg.Error as error:
+            raise _told(error) from error
         return found
 
     async def last(self, key: RunKey) -> Event | None:

@@ -23,13 +23,14 @@ import orjson
 from waystation.errors import SlowReader
 from waystation.events.chunks import follows
 from waystation.events.live import Found, LiveEvents
-from waystation.events.log import BEGINNING, ONLY_END, End, Event, EventId
+from waystation.events.log import BEGINNING, ONLY_END, End, Event, EventId, ThreadWatch
 from waystation.events.postgres import ChunkReader, Stored
-from waystation.events.watches import Watch, Watches
+from waystation.events.watches import Watch, Watches, thread_key
 from waystation_db.errors import DatabaseUnavailable
 from waystation_db.events import CHANNEL, run_of_hint
 from waystation_db.listen import Gap, Listener
 from waystation_db.rows import RunKey, RunState
+from waystation_db.thread_events import Place, ThreadPosition
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,18 @@ class Reading:
     def hint(self, key: RunKey) -> None:
         """Postgres has something to say on a run: its readers on this loop look there."""
         self._watches.wake((key,), doubt=True)
+        self.begin(key)
+
+    def begin(self, key: RunKey) -> None:
+        """Something is new on the run's thread: those who follow it on this loop look."""
+        self._watches.wake((thread_key(key.tenant_id, key.thread_id),))
+
+    @contextmanager
+    def following(self, tenant_id: str, thread_id: str) -> Generator[ThreadWatch, None, None]:
+        """See `EventLog.following`."""
+        with self._watching(thread_key(tenant_id, thread_id), resumable=False) as watch:
+            watch.closed = self._closed
+            yield watch
 
     async def read(
         self, key: RunKey, *, after: EventId | None, resumable: bool
@@ -94,6 +107,8 @@ class Reading:
     async def close(self) -> None:
         """End all readers, without an `End`."""
         self._closed = True
+        for watch in self._watches:
+            watch.closed = True
         self._watches.wake_all(doubt=False)
         for task in self._tasks:
             task.cancel()
@@ -248,12 +263,18 @@ class Reading:
     async def _ask_all(self, chunks: ChunkReader) -> None:
         """Raise doubt with those readers for whom there is something in Postgres."""
         positions: dict[RunKey, EventId] = {}
+        threads: list[ThreadPosition] = []
         for watch in self._watches:
+            if watch.key.run_id == watch.key.thread_id:
+                if watch.idle_at is not None:
+                    threads.append(ThreadPosition(watch.key.tenant_id, watch.key.thread_id, Place(*watch.idle_at)))
+                continue
             positions[watch.key] = min(watch.position, positions.get(watch.key, watch.position))
-        if not positions:
-            return
         try:
-            self._watches.wake(await chunks.changed(positions.items()), doubt=True)
+            if positions:
+                self._watches.wake(await chunks.changed(positions.items()), doubt=True)
+            if threads:
+                self._watches.wake([thread_key(*moved[:2]) for moved in await chunks.moved(threads)])
         except DatabaseUnavailable as error:
             # The readers go on with what is live; the next poll finds what this one missed.
             logger.warning("event readers cannot ask Postgres", extra={"error": str(error)})

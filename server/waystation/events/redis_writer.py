@@ -21,6 +21,7 @@ from redis.exceptions import ResponseError
 from waystation.events.chunks import PackedEvents, pack
 from waystation.events.log import End, Event, EventId, fenced
 from waystation.events.redis_pipe import RedisAway, RedisPipe, publish
+from waystation.events.watches import thread_key
 from waystation_db.rows import RunKey
 
 # What a stream keeps for readers that fall behind.
@@ -104,7 +105,10 @@ class RedisWriter:
             pipe.set(self._keys.end(key), encode_end(end), ex=_ENDED_S)
             pipe.expire(self._keys.stream(key), _ENDED_S)
             publish(pipe, self._keys.channel(key))
-            return 3
+            if sent is not None and sent.entries:
+                return 3
+            publish(pipe, self._keys.channel(thread_key(key.tenant_id, key.thread_id)))
+            return 4
 
         sent = self._sent.pop(key, None)
         if sent is not None and sent.is_given_up:
@@ -153,16 +157,20 @@ class RedisWriter:
         sent = self._sent.setdefault(key, _Sent())
         now = sent.touched = monotonic()
         stream = self._keys.stream(key)
+        hints = 1
+        if not sent.entries:
+            publish(pipe, self._keys.channel(thread_key(key.tenant_id, key.thread_id)))
+            hints = 2
         for chunk in chunks:
             entry = f"{chunk.epoch_ms}-{chunk.last_counter}"
             oldest = sent.add(entry, len(chunk.payload), self._stream_bytes)
             pipe.xadd(stream, {"f": chunk.first_counter, "p": chunk.payload}, id=entry, minid=oldest, approximate=False)
         publish(pipe, self._keys.channel(key))
         if now < sent.expiry_due:
-            return len(chunks) + 1
+            return len(chunks) + hints
         sent.expiry_due = now + _LIVE_S / 4
         pipe.expire(stream, _LIVE_S)
-        return len(chunks) + 2
+        return len(chunks) + hints + 1
 
     async def _explain(self, key: RunKey, attempt: int, newest: PackedEvents, errors: Sequence[Exception]) -> None:
         """Raise what the refusals mean; return when the entries were there already."""

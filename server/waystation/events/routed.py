@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager
 
 from waystation.events.live import NothingLive
-from waystation.events.log import End, Event, EventId
+from waystation.events.log import End, Event, EventId, ThreadWatch
 from waystation.events.memory import LiveMemory, MemoryStore
 from waystation.events.postgres import ChunkReader, ChunkWriter
 from waystation.events.reading import Reading
@@ -63,6 +64,15 @@ class RoutedLog:
     ) -> AsyncGenerator[Sequence[Event] | End, None]:
         """See `EventLog`."""
         return self._reading.read(key, after=after, resumable=resumable)
+
+    def begin(self, key: RunKey) -> None:
+        """See `EventLog`."""
+        self._route.begin(key)
+        self._reading.begin(key)
+
+    def following(self, tenant_id: str, thread_id: str) -> AbstractContextManager[ThreadWatch]:
+        """See `EventLog`."""
+        return self._reading.following(tenant_id, thread_id)
 
     async def forget(self, key: RunKey) -> None:
         """See `EventLog`. Raises DatabaseUnavailable while Postgres is away; what is left then, upkeep removes."""

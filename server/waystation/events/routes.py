@@ -10,6 +10,7 @@ from waystation.events.memory import MemoryStore
 from waystation.events.postgres import ChunkWriter
 from waystation.events.redis_pipe import RedisAway
 from waystation.events.redis_writer import RedisWriter
+from waystation.events.watches import thread_key
 from waystation_db.rows import RunKey
 
 
@@ -20,6 +21,8 @@ class Route(Protocol):
     async def append(self, key: RunKey, attempt: int, events: Sequence[Event], *, resumable: bool) -> None: ...
 
     async def end(self, key: RunKey, attempt: int, end: End) -> None: ...
+
+    def begin(self, key: RunKey) -> None: ...
 
     async def forget(self, key: RunKey) -> None: ...
 
@@ -40,6 +43,9 @@ class MemoryRoute:
 
     async def end(self, key: RunKey, attempt: int, end: End) -> None:
         self._memory.end(key, attempt, end)
+
+    def begin(self, key: RunKey) -> None:
+        self._memory.begin(key)
 
     async def forget(self, key: RunKey) -> None:
         self._memory.forget(key)
@@ -62,6 +68,8 @@ class RedisRoute:
         if resumable:
             await self._chunks.append(key, attempt, events, notify=not self._redis.is_up)
             self._redis.hint(key)
+            if events and events[0].id.counter == 0:
+                self.begin(key)
             return
         try:
             await self._redis.append(key, attempt, events)
@@ -75,6 +83,9 @@ class RedisRoute:
             await self._redis.end(key, end)
         except RedisAway:
             await self._chunks.announce(key)
+
+    def begin(self, key: RunKey) -> None:
+        self._redis.hint(thread_key(key.tenant_id, key.thread_id))
 
     async def forget(self, key: RunKey) -> None:
         try:
@@ -99,6 +110,9 @@ class PostgresRoute:
 
     async def end(self, key: RunKey, attempt: int, end: End) -> None:
         await self._chunks.announce(key)
+
+    def begin(self, key: RunKey) -> None:
+        """The notification of the run's first event says it."""
 
     async def forget(self, key: RunKey) -> None:
         await self._chunks.forget(key)

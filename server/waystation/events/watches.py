@@ -18,9 +18,11 @@ class Watch:
 
     __slots__ = (
         "_event",
+        "closed",
         "doubt",
         "failed",
         "finished",
+        "idle_at",
         "joins",
         "key",
         "position",
@@ -40,6 +42,9 @@ class Watch:
         self.failed = False
         self.finished = False
         self.waited_for_end = False
+        # Of one that follows a thread: see `ThreadWatch`.
+        self.idle_at: tuple[int, int] | None = None
+        self.closed = False
         self._event = asyncio.Event()
 
     def advance(self, events: Sequence[Event]) -> None:
@@ -60,6 +65,11 @@ class Watch:
 
     async def wait(self) -> None:
         await self._event.wait()
+
+
+def thread_key(tenant_id: str, thread_id: str) -> RunKey:
+    """What stands for a thread among the runs that are watched: no run has its thread's id."""
+    return RunKey(tenant_id, thread_id, thread_id)
 
 
 class Watches:

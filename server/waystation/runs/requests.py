@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
@@ -98,6 +99,8 @@ class RunCreate(_Body):
     webhook: str = Field(default="", description="URL that gets a POST with the run and its outcome when it ends.")
     feedback_keys: list[str] | None = None
 
+    is_native: ClassVar[bool] = False
+
     @property
     def stream_modes(self) -> list[StreamMode]:
         if isinstance(self.stream_mode, list):
@@ -115,11 +118,26 @@ class RunCreate(_Body):
         return self.on_disconnect == "cancel"
 
 
+NATIVE = "event_protocol"
+"""The member of a run's kwargs that says that its events are those of the streaming protocol."""
+
+
+def is_native(kwargs: Mapping[str, Any]) -> bool:
+    """Whether a run's events are those of the streaming protocol."""
+    return bool(kwargs.get(NATIVE))
+
+
 class ThreadRunCreate(RunCreate):
     """A run on a thread."""
 
     multitask_strategy: Literal["reject", "enqueue", "interrupt", "rollback"] = "enqueue"
     if_not_exists: Literal["create", "reject"] = "reject"
+
+
+class NativeRunCreate(ThreadRunCreate):
+    """A run of the streaming protocol: its events are numbered, and kept for a while."""
+
+    is_native: ClassVar[bool] = True
 
 
 class StatelessRunCreate(RunCreate):

@@ -11,14 +11,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
+from langgraph.types import Interrupt
 
 from waystation.events import EventLog
+from waystation.runs.requests import is_native
 from waystation.services import GraphSide
 from waystation.telemetry import metrics
+from waystation.worker.native import NativeWire
+from waystation.worker.numbers import numbers_before
 from waystation.worker.outcomes import Failed, HandedOver, Lost, Outcome, Stopped, Succeeded
 from waystation.worker.publisher import Publisher
 from waystation.worker.reasons import Cancelled, Draining, FencedOff, StopReason, TimedOut
@@ -61,6 +66,10 @@ class Execution:
         self._reason: StopReason | None = None
         self._stopping = asyncio.Event()
         self._was_refused = False
+        self._wire: Wire | NativeWire | None = None
+        self._before: int | None = None
+        self._began = False
+        self._is_abandoned = False
 
     def stop(self, reason: StopReason) -> None:
         """Stop as soon as possible. A later reason replaces an earlier one only if it is a lost lease."""
@@ -73,6 +82,27 @@ class Execution:
     def drain(self) -> None:
         """Hand over at the next superstep."""
         self._control.request_drain()
+
+    @property
+    def asked(self) -> list[Interrupt[Any]]:
+        """What the graph asked when it stopped."""
+        return [] if self._wire is None else self._wire.interrupts
+
+    async def numbers(self) -> int:
+        """How many numbers of the thread's events the run has taken so far, all of its attempts together."""
+        match self._wire:
+            case NativeWire() as wire:
+                return wire.numbers
+            case Wire() as wire:
+                shown = wire.shown
+            case None:
+                shown = 0
+        return await self._numbers_before() + int(self._began) + shown
+
+    async def _numbers_before(self) -> int:
+        if self._before is None:
+            self._before = await numbers_before(self.claimed, db=self._side.db)
+        return self._before
 
     async def run(self) -> Outcome:
         """Execute to an outcome. Does not raise, except when it is itself cancelled."""
@@ -100,6 +130,7 @@ class Execution:
         if not body.done():
             metrics.NODES_ABANDONED.inc()
             log.warning("a cancelled node goes on; it is left behind the fence", reason=str(self._reason))
+            self._is_abandoned = True
             self._abandon(body)
         elif not body.cancelled():
             outcome = body.result()
@@ -140,7 +171,7 @@ class Execution:
 
     async def _stream(self) -> Outcome:
         run = self.claimed
-        self.publisher.emit([metadata_event(run.key.run_id, run.attempt)])
+        await self._begin()
         config = graph_config(run, saver=self._side.saver.for_run(run.key, run.attempt))
         context = graph_context(run)
         async with self._side.catalog.open(
@@ -151,6 +182,15 @@ class Execution:
         await self.publisher.flush()
         return outcome
 
+    async def _begin(self) -> None:
+        run = self.claimed
+        if is_native(run.kwargs):
+            self._wire = wire = NativeWire(run, before=await self._numbers_before())
+            self.publisher.emit(wire.began())
+        else:
+            self.publisher.emit([metadata_event(run.key.run_id, run.attempt)])
+            self._began = True
+
     async def _stream_graph(self, graph: AnyGraph) -> Outcome:
         run = self.claimed
         durability = run.kwargs.get("durability") or "async"
@@ -159,9 +199,13 @@ class Execution:
         )
         begin = await resume_point(run, graph, graph_config(run, saver=saver, at_head=True), db=self._side.db)
         if begin.kind == "paused":
+            if isinstance(self._wire, NativeWire) and begin.snapshot is not None:
+                self.publisher.emit(self._wire.asks_again(begin.snapshot.interrupts))
             return Succeeded(None, paused=True)
         fresh = begin.kind == "start"
-        wire = Wire(run.kwargs["stream_mode"], subgraphs=bool(run.kwargs.get("subgraphs")))
+        wire = self._wire
+        if wire is None:
+            wire = self._wire = Wire(run.kwargs["stream_mode"], subgraphs=bool(run.kwargs.get("subgraphs")))
         stream = wire.stream(
             graph,
             graph_input(run) if fresh else None,
@@ -174,6 +218,8 @@ class Execution:
         )
         try:
             async for events in stream:
+                if self._is_abandoned:
+                    break  # the run's end has its number already
                 self.publisher.emit(events)
                 await self.publisher.room()
         finally:

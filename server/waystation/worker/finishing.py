@@ -20,12 +20,13 @@ from waystation.runs.snapshot import ThreadFace
 from waystation.telemetry import metrics
 from waystation.worker.outcomes import Failed, HandedOver, Lost, Outcome, Stopped, Succeeded
 from waystation.worker.reasons import Cancelled, TimedOut
-from waystation_db import runs
+from waystation_db import runs, thread_events
 from waystation_db.errors import DatabaseUnavailable
 from waystation_db.json import dumps
 from waystation_db.pool import Database
 from waystation_db.retrying import is_passing
 from waystation_db.rows import FINAL_STATUSES, ClaimedRun, FinalStatus, RestingStatus
+from waystation_db.runs import Conn, Ended
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +43,15 @@ class Verdict:
     values: bytes | None
     interrupts: bytes | None
     error: dict[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What the events of the thread have of a run: how many numbers it took, its last event's included, and JSON of
+    what it asked."""
+
+    numbers: int
+    asked: bytes | None = None
 
 
 def verdict(outcome: Succeeded | Failed | Stopped, face: ThreadFace | None) -> Verdict:
@@ -84,12 +94,12 @@ class Finisher:
         self._events = events
         self._on_successor = on_successor
 
-    async def write(self, run: ClaimedRun, result: Verdict, *, output: bytes | None) -> bool:
+    async def write(self, run: ClaimedRun, result: Verdict, taken: Taken, *, output: bytes | None) -> bool:
         """Commit the outcome, then end the log; False: the attempt is over, or a cancel wish came first.
 
         `output` is the JSON that a waiting client gets, where it is known.
         """
-        written = await self._insist(lambda: self._finish(run, result))
+        written = await self._insist(lambda: self._finish(run, result, taken))
         if not written:
             return False
         metrics.RUNS_FINISHED.labels(result.status).inc()
@@ -97,7 +107,7 @@ class Finisher:
         await self._end(run, End(result.status, output, error))
         return True
 
-    async def write_rollback(self, run: ClaimedRun, reason: Cancelled, face: ThreadFace) -> bool:
+    async def write_rollback(self, run: ClaimedRun, reason: Cancelled, face: ThreadFace, taken: Taken) -> bool:
         """Delete the run, whose checkpoints are gone already, and end the log."""
 
         async def delete() -> bool:
@@ -109,9 +119,9 @@ class Finisher:
                     values=_text(face.values),
                     interrupts=face.interrupts.decode(),
                     error=orjson.dumps(cancel_error(reason)).decode(),
+                    events=taken.numbers,
                 )
-                if left != 0:
-                    self._on_successor()
+                await self._go_on(conn, run, left)
                 return left is not None or await runs.run_state(conn, run.key) is None
 
         if not await self._insist(delete):
@@ -129,7 +139,7 @@ class Finisher:
 
         return await self._insist(release)
 
-    async def _finish(self, run: ClaimedRun, result: Verdict) -> bool:
+    async def _finish(self, run: ClaimedRun, result: Verdict, taken: Taken) -> bool:
         async with self._db.connection() as conn:
             left = await runs.finish(
                 conn,
@@ -141,14 +151,21 @@ class Finisher:
                 values=_text(result.values),
                 interrupts=_text(result.interrupts),
                 error=None if result.error is None else dumps(result.error).decode(),
+                events=taken.numbers,
+                asked=_text(taken.asked),
             )
-            if left != 0:
-                self._on_successor()
+            await self._go_on(conn, run, left)
             if left is not None:
                 return True
             # The statement may have been committed by a try whose answer was lost.
             state = await runs.run_state(conn, run.key)
         return state is not None and state.attempt == run.attempt and state.status in FINAL_STATUSES
+
+    async def _go_on(self, conn: Conn, run: ClaimedRun, left: Ended | None) -> None:
+        if left is None or left.active_runs:
+            self._on_successor()
+        if left is not None and left.owed:
+            await thread_events.settle_owed(conn, run.key.tenant_id, run.key.thread_id)
 
     async def _insist(self, write: Callable[[], Awaitable[T]]) -> T:
         """Try until Postgres answers: no outage, deadlock or time-out ends a run. The lease may be lost meanwhile; the

@@ -31,6 +31,7 @@ Breakpoints = Literal["*"] | Sequence[str] | None
 
 INTERRUPT: Final = "__interrupt__"
 _NOTHING: Final = object()
+_SHOWN: Final = frozenset({"values", "updates", "custom", "tasks"})
 _CHECKPOINT_KEYS: Final = ("checkpoint_id", "thread_id", "checkpoint_ns", "checkpoint_map")
 
 
@@ -48,6 +49,12 @@ class Wire:
         self._values_json: bytes | None = None
         self._interrupts: dict[str, Interrupt[Any]] = {}
         self._paused = False
+        self._shown = 0
+
+    @property
+    def shown(self) -> int:
+        """How many of its events are events of the thread, too, when the run's log is converted to these."""
+        return self._shown
 
     @property
     def stream_modes(self) -> list[StreamMode]:
@@ -150,6 +157,8 @@ class Wire:
             self._note(mode, payload)
         if mode not in self._asked:
             return []
+        if mode in _SHOWN and not (mode == "updates" and isinstance(payload, dict) and INTERRUPT in payload):
+            self._shown += 1
         data = _ENCODERS.get(mode, dumps)(payload)
         if mode == "values" and not namespace:
             self._values_json = data
