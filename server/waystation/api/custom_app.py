@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from starlette.middleware.cors import CORSMiddleware
@@ -32,8 +33,7 @@ TAKEN_S = 10.0
 """How long the graph loop may take to begin with a request. Only code that blocks it makes that long."""
 
 _CORS = b"access-control-"
-_ROUTE = "waystation.route"
-_CUSTOM = "custom"
+_PASSAGE = "waystation.passage"
 
 
 class Operations(Protocol):
@@ -45,6 +45,14 @@ class Operations(Protocol):
     async def operate(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer by an operation of ours. Raises AnswerDropped when the connection is to be dropped."""
         ...
+
+
+@dataclass(slots=True)
+class _Passage:
+    """What is known of a request on both sides of the middleware, which may copy the scope."""
+
+    route: object = "custom"
+    is_dropped: bool = False
 
 
 class CustomApp:
@@ -81,9 +89,9 @@ class CustomApp:
         if self._asks_first and self._has_middleware:
             receive = await self._ask(inside, receive)
         over = _bridge(self._here)
-        scope[_ROUTE] = [_CUSTOM]  # shared by all copies that its middleware makes of the scope
-        there = {**inside, INSIDE: self._inside, _ROUTE: scope[_ROUTE]}
-        send = send if self.does_cors else _without_cors(send)
+        passage = scope[_PASSAGE] = _Passage()
+        there = {**inside, INSIDE: self._inside, _PASSAGE: passage}
+        send = _out_of(passage, send, keeps_cors=self.does_cors)
         await self._taken_up(lambda: self._http_app.stack(there, over(receive), over(send)))
 
     async def _ask(self, scope: Scope, receive: Receive) -> Receive:
@@ -151,15 +159,16 @@ class CustomApp:
         return path[len(prefix) :] if path.startswith(prefix + "/") else None
 
 
-def tell_route(scope: Scope) -> None:
-    """Tell whoever counts the request, in front of the middleware, which operation answered it."""
-    scope[_ROUTE][:] = [scope.get("route")]
+def tell_route(scope: Scope, *, is_dropped: bool) -> None:
+    """Tell those in front of the middleware which operation answered, and whether to the end."""
+    passage: _Passage = scope[_PASSAGE]
+    passage.route, passage.is_dropped = scope.get("route"), is_dropped
 
 
 def route_told(scope: Scope) -> object:
     """What answered a request that went the application's way; None for others."""
-    told = scope.get(_ROUTE)
-    return told[0] if told else None
+    passage: _Passage | None = scope.get(_PASSAGE)
+    return passage and passage.route
 
 
 class AnswerDropped(Exception):
@@ -188,15 +197,21 @@ def _brings_cors(http_app: HttpApp) -> bool:
     return any(isinstance(kind, type) and issubclass(kind, CORSMiddleware) for kind in kinds)
 
 
-def _without_cors(send: Send) -> Send:
-    """Where our rules hold, those of the application would come a second time, which browsers refuse."""
+def _out_of(passage: _Passage, send: Send, *, keeps_cors: bool) -> Send:
+    """The way from the application's stack to the client.
 
-    async def cleaned(message: Message) -> None:
-        if message["type"] == "http.response.start":
+    Middleware that wraps answers ends what it wrapped, whatever became of it: that end is not passed on when ours was
+    dropped. Where our rules of CORS hold, the application's would come a second time, which browsers refuse.
+    """
+
+    async def out(message: Message) -> None:
+        if message["type"] == "http.response.start" and not keeps_cors:
             message["headers"] = [(k, v) for k, v in message["headers"] if not k.lower().startswith(_CORS)]
+        elif passage.is_dropped and message["type"] == "http.response.body" and not message.get("more_body", False):
+            return
         await send(message)
 
-    return cleaned
+    return out
 
 
 async def _refuse(error: WaystationError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -163,7 +163,7 @@ class Application:
                 await self._fail(error, scope, receive, answer)
         finally:
             self.state.streams.leave(scope)
-            tell_route(scope)
+            tell_route(scope, is_dropped=not is_complete)
         if not is_complete:
             raise AnswerDropped
 
@@ -195,7 +195,8 @@ class Application:
         await response(scope, receive, send)
 
     async def _fail(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
-        response = answer_to(error)
+        route = scope.get("route")
+        response = route.failed(error) if isinstance(route, Operation) else answer_to(error)
         if response.status_code == 500:
             log.error("A request failed", exc_info=error, extra=_about(scope))
         await response(scope, receive, send)
