@@ -30,7 +30,7 @@ def describe_api(operations: Sequence[Operation]) -> Document:
     document = get_openapi(title=TITLE, version=waystation.__version__, description=DESCRIPTION, routes=operations)
     for _, _, operation in _all(document):
         content: dict[str, Any] = operation["responses"].get("200", {}).get("content", {})
-        if "text/event-stream" in content:
+        if "text/event-stream" in content and not content.get("application/json", {}).get("schema"):
             content.pop("application/json", None)  # FastAPI's default, which these never answer with
     return document
 

@@ -1,4 +1,4 @@
-"""The project's own web application that `http.app` names: found, loaded and checked; `services/http_app.py` runs it."""
+"""The project's own web application that `http.app` names: found and checked; `services/http_app.py` runs it."""
 
 from __future__ import annotations
 

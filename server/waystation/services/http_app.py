@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,19 +17,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from waystation.catalog import Project
 from waystation.catalog.factories import in_thread
 from waystation.catalog.http_app import describe_http_app, load_http_app, startup_failure
+
+INSIDE = "waystation.inside"
+"""In the scope of a request: what is called at the innermost of the application's own middleware."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class HttpApp:
-    """An application that has started. `state` is what its lifespan yielded, `document` its OpenAPI document."""
+    """An application that has started. `stack` is its middleware around its routes, with a door to our operations at
+    the innermost; `state` what its lifespan yielded, `document` its OpenAPI document."""
 
     app: Starlette
+    stack: ASGIApp
     state: Mapping[str, Any] = field(default_factory=dict[str, Any])
     document: Mapping[str, Any] | None = None
 
@@ -45,6 +53,10 @@ async def open_http_app(project: Project) -> AsyncGenerator[HttpApp | None]:
     if app is None:
         yield None
         return
+    try:
+        stack = _with_door(app)
+    except Exception as error:  # the constructors of the user's middleware
+        raise startup_failure(project, error) from error
     started: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
     leave = asyncio.Event()
     life = asyncio.create_task(_live(app, started, leave), name="http.app")
@@ -53,12 +65,29 @@ async def open_http_app(project: Project) -> AsyncGenerator[HttpApp | None]:
         if not started.done():
             error = asyncio.CancelledError() if life.cancelled() else life.exception()
             raise startup_failure(project, error or RuntimeError("its lifespan ended at once"))
-        yield HttpApp(app, started.result(), _document(app))
+        yield HttpApp(app, stack, started.result(), _document(app))
     finally:
         leave.set()
         await asyncio.wait((life,))
         if started.done():
             _tell(life)
+
+
+class _Door:
+    """Innermost middleware: the request goes to the application's own routes, or back to ours, as INSIDE decides."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await scope[INSIDE](self._app, scope, receive, send)
+
+
+def _with_door(app: Starlette) -> ASGIApp:
+    """The application's stack with a door in it; the application itself stays as it is."""
+    with_door = copy.copy(app)
+    with_door.user_middleware = [*app.user_middleware, Middleware(_Door)]
+    return with_door.build_middleware_stack()
 
 
 async def _live(app: Starlette, started: asyncio.Future[Mapping[str, Any]], leave: asyncio.Event) -> None:
