@@ -178,7 +178,7 @@ async def test_on_a_thread_only_what_is_new_is_added(ai: openai.AsyncOpenAI, lg:
         extra_headers={"X-Thread-Id": thread_id},
     )
     said: Any = first.choices[0].message.to_dict()
-    conversation = [{"role": "system", "content": "be kind"}, user("0"), said, user("0.01")]
+    conversation: Any = [{"role": "system", "content": "be kind"}, user("0"), said, user("0.01")]
     await ai.chat.completions.create(model="slow", messages=conversation, metadata={"thread_id": thread_id, "a": "b"})
     await ai.chat.completions.create(model="slow", messages=[user("0.02")], extra_body={"thread_id": thread_id})
     values = (await lg.threads.get_state(thread_id))["values"]

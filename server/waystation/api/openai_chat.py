@@ -15,7 +15,7 @@ from waystation.api.dependencies import CallerDep, ServicesDep, ThreadId, json_r
 from waystation.api.held_answer import HeldAnswer
 from waystation.api.long_answer import ensure_room
 from waystation.api.openai_completion import Answer
-from waystation.api.openai_errors import OpenAIRouter, error_body, openai_error, openai_errors, translated_error
+from waystation.api.openai_errors import OpenAIRouter, error_body, failed, openai_error, openai_errors
 from waystation.api.openai_objects import CompletionObject, ModelList, ModelObject
 from waystation.api.openai_stream import DONE, OpenAIStream, data_of
 from waystation.api.runs import origin_of
@@ -108,7 +108,7 @@ async def _whole(services: Services, chat: Chat, answer: Answer, headers: dict[s
                 answer.close(progress)
                 return json_response_of(answer.completion(progress), headers)
     except Exception as error:  # the head has not gone out: the request's own boundary
-        return translated_error(error)
+        return failed(error)
     return openai_error(503, _STOPPING, code="unavailable")
 
 

@@ -6,23 +6,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
-from fastapi import Request
 from fastapi.routing import APIRouter
 from pydantic import BaseModel
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from waystation.api.dependencies import json_response
 from waystation.api.failures import answer_to
 from waystation.api.routing import Operation
 
-_FIELD: Final = re.compile(r"^(?:body\.)?([a-z_][\w.]{0,200}): ")
+_FIELD: Final = re.compile(r"^(?:body\.)?([a-z_][\w.]{0,200}?)(?:\.(?:str|list\[[^:]*))?: ")
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES: Final = {"unauthorized": "invalid_api_key", "too_many_requests": "rate_limit_exceeded"}
+NO_RETRY: Final = {"x-should-retry": "false"}
+"""What keeps OpenAI's clients from sending a request again: a run that failed once is paid already."""
+
 _KEPT_HEADERS: Final = frozenset({"retry-after", "www-authenticate"})
 
 
@@ -44,19 +45,8 @@ class OpenAIError(BaseModel):
 class OpenAIOperation(Operation):
     """An operation whose errors have OpenAI's shape."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        plan = super().get_route_handler()
-
-        async def run(request: Request) -> Response:
-            try:
-                return await plan(request)
-            except ClientDisconnect:
-                raise
-            except Exception as error:
-                return translated_error(error)
-
-        self.run = run
-        return run
+    def failed(self, error: Exception) -> Response:
+        return translated(answer_to(error))
 
 
 class OpenAIRouter(APIRouter):
@@ -72,14 +62,18 @@ def openai_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": OpenAIError} for status in statuses}
 
 
-def translated_error(error: Exception) -> Response:
-    """The answer for an error that has a meaning for clients, in OpenAI's shape; raises any other again.
-
-    Their status for a request that is not in order is 400.
-    """
+def failed(error: Exception) -> Response:
+    """The answer for any error; what nobody expected is raised again, for the request's log."""
     answer = answer_to(error)
     if answer.status_code == 500:
         raise error
+    return translated(answer)
+
+
+def translated(answer: Response) -> Response:
+    """An error answer of ours in OpenAI's shape. Their status for a request that is not in order is 400."""
+    if answer.status_code == 500:
+        return openai_error(500, "Internal Server Error", code="internal_error", headers=NO_RETRY)
     ours = orjson.loads(bytes(answer.body))
     code: str = ours.get("code", "http_error")
     status = 400 if code == "invalid_request" else answer.status_code

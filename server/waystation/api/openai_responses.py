@@ -15,7 +15,7 @@ from waystation.api.dependencies import CallerDep, ServicesDep, json_response
 from waystation.api.held_answer import HeldAnswer
 from waystation.api.long_answer import ensure_room
 from waystation.api.openai_chat import json_response_of
-from waystation.api.openai_errors import OpenAIRouter, openai_error, openai_errors, translated_error
+from waystation.api.openai_errors import OpenAIRouter, failed, openai_error, openai_errors
 from waystation.api.openai_objects import ResponseDeleted, ResponseObject
 from waystation.api.openai_response import Head, Response
 from waystation.api.openai_stream import OpenAIStream, named_event
@@ -140,7 +140,7 @@ async def _whole(services: Services, chat: Chat, response: Response, headers: Ma
                 if isinstance(progress, Ended):
                     return json_response_of(response.show(progress, now=_now()), dict(headers))
     except Exception as error:  # the head has not gone out: the request's own boundary
-        return translated_error(error)
+        return failed(error)
     return openai_error(503, _STOPPING, code="unavailable")
 
 

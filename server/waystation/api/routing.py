@@ -22,6 +22,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.responses import Response
 
 from waystation.api.dependencies import services_of
+from waystation.api.failures import answer_to
 from waystation.api.limits import parse_json, read_body
 from waystation.errors import InvalidRequest
 
@@ -45,6 +46,10 @@ class Operation(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         self.run = _compile(self.dependant)
         return self.run
+
+    def failed(self, error: Exception) -> Response:
+        """The answer when the operation raised."""
+        return answer_to(error)
 
 
 class Router(APIRouter):
