@@ -55,7 +55,7 @@ def test_probes_do_not_pass_through_it(client: httpx.Client) -> None:
 
 
 def test_runs_stream_through_it_event_by_event(client: httpx.Client) -> None:
-    body = {"assistant_id": "echo", "input": {}, "stream_mode": ["updates", "values"]}
+    body: dict[str, Any] = {"assistant_id": "echo", "input": {}, "stream_mode": ["updates", "values"]}
     with client.stream("POST", "/runs/stream", json=body) as answer:
         events = [line for line in answer.iter_lines() if line.startswith("event: ")]
     assert answer.headers["x-shield"] == "/runs/stream"
