@@ -7,7 +7,7 @@ anything else ─────────▶ the project's `authenticate` handle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -51,7 +51,7 @@ class Verifier(Protocol):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gate:
     """What a process asks of whoever comes. `tenant_member` names the member of an authenticated user that is its
-    tenant. `studio_from_here`: the Studio's developers need no key where they sit at this machine."""
+    tenant. `welcome` is told of the tenant of whoever comes in. `studio_from_here`: the Studio's developers need no key where they sit at this machine."""
 
     max_body_bytes: int
     handlers: Handlers | None = None
@@ -59,6 +59,7 @@ class Gate:
     keys: Verifier | None = None
     tokens: Verifier | None = None
     tenant_member: str | None = None
+    welcome: Callable[[str], Awaitable[None]] | None = None
     studio: bool = False
     studio_from_here: bool = False
 
@@ -72,6 +73,8 @@ class Gate:
         """
         arrival = Arrival(scope, receive, max_body_bytes=self.max_body_bytes)
         caller = await self._caller(arrival)
+        if self.welcome is not None and caller.tenant_id != DEFAULT_TENANT:
+            await self.welcome(caller.tenant_id)
         scope[CALLER] = caller
         scope["user"] = caller.seen or caller.user
         scope["auth"] = AuthCredentials(list(caller.permissions))

@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 import orjson
 
 from waystation.auth import Principal
-from waystation.catalog import default_assistant_id
 from waystation.errors import BadRequest, Conflict, NotFound
 from waystation.runs.assistant_bodies import (
     AssistantConfig,
@@ -23,6 +22,7 @@ from waystation.runs.assistant_bodies import (
 from waystation.runs.permission import ask, count_of, member_of, visible_assistant, visible_thread
 from waystation.runs.prune import prune_threads
 from waystation.services import Services
+from waystation.services.tenants import make_default_assistants
 from waystation_db import assistants
 
 DEFAULT_TENANT = "default"
@@ -51,12 +51,7 @@ class Page:
 
 async def ensure_default_assistants(services: Services, tenant_id: str = DEFAULT_TENANT) -> None:
     """Make the assistant that each graph of the project has from the start, where it is missing."""
-    defaults = [
-        assistants.DefaultAssistant(default_assistant_id(graph_id), graph_id, spec.description)
-        for graph_id, spec in services.project.graphs.items()
-    ]
-    async with services.db.connection() as conn:
-        await assistants.ensure_defaults(conn, tenant_id, defaults)
+    await make_default_assistants(services.db, services.project, tenant_id)
 
 
 async def create_assistant(services: Services, caller: Principal, *, body: AssistantCreate) -> bytes:

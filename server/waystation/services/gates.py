@@ -26,6 +26,7 @@ from waystation.catalog.spec import parse_spec
 from waystation.config import Settings
 from waystation.errors import ConfigError
 from waystation.services.graph_host import GraphHost, GraphSide
+from waystation.services.tenants import Newcomers
 from waystation_db.pool import Database
 
 T = TypeVar("T")
@@ -83,6 +84,7 @@ async def open_gate(settings: Settings, project: Project, db: Database, host: Gr
         keys=ApiKeys(db, pepper=settings.key_pepper) if own.api_keys else None,
         tokens=await _tokens(own.jwt, settings, project) if own.jwt else None,
         tenant_member=own.tenant,
+        welcome=Newcomers(db, project).welcome,
         studio=handlers is not None and not (keys and keys.disable_studio_auth),
         studio_from_here=settings.studio_auth == "local",
     )
