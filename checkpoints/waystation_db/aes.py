@@ -76,6 +76,15 @@ class AesCipher:
         self._left = 0
         os.register_at_fork(after_in_child=self._forget_salt)
 
+    @property
+    def seals(self) -> bool:
+        """See `Cipher`."""
+        return self.key_id is not None
+
+    def hides(self, names: Collection[str] = ()) -> list[str]:
+        """See `Cipher`."""
+        return [name for name in names if name in self._chosen] if self.seals else []
+
     def is_current(self, label: str) -> bool:
         """See `Cipher`."""
         return label == self._label

@@ -11,6 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from waystation_db.cipher import Cipher
+from waystation_db.pool import cipher_of
 from waystation_db.resealing import rebind_thread
 from waystation_db.sql import load
 
@@ -82,12 +83,13 @@ async def delete_for_runs(conn: Conn, run_ids: Sequence[str], *, thread_id: str 
 async def copy_thread(conn: Conn, source: str, target: str, *, cipher: Cipher | None = None) -> None:
     """Copy all checkpoints of a thread in one transaction and commit it; what the target has already stays.
 
-    What is sealed is bound to its thread: with a `cipher` the copies are sealed anew for theirs. Raises Undecipherable.
+    What is sealed is bound to its thread: the copies are sealed anew for theirs, by `cipher` or the one that belongs to
+    `conn`. Raises Undecipherable.
     """
     async with conn.transaction():
         for statement in _COPIES:
             await conn.execute(statement, {"source": str(source), "target": str(target)})
-        if cipher is not None:
+        if cipher := cipher or cipher_of(conn):
             await rebind_thread(conn, cipher, str(source), str(target))
 
 

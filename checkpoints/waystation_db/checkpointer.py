@@ -65,6 +65,7 @@ class PostgresCheckpointer(AsyncPostgresSaver):
     """A saver for all graphs of one event loop; `for_run` gives the fenced view that one run's graph works with.
 
     Writes wait out a database that is away for `retry_s` seconds, reads too; then DatabaseUnavailable is raised.
+    `cipher` is the database's own where none is given.
     """
 
     SELECT_SQL = _SELECT + " "
@@ -82,7 +83,7 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         self.pipe = None
         self.loop = asyncio.get_running_loop()
         self._db = db
-        self._cipher = cipher
+        self._cipher = cipher or db.cipher
         # A cipher may take its time: what a view puts is written in the order in which it was put all the same.
         self._sealing = asyncio.Lock()
         self._retry_s = retry_s

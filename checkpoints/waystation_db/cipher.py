@@ -66,6 +66,15 @@ class Cipher(Protocol):
         """What `seal_members` was given. Raises Undecipherable."""
         ...
 
+    def hides(self, names: Collection[str] = ()) -> list[str]:
+        """Those of these members of metadata that are sealed where they are stored, and so cannot be searched for."""
+        ...
+
+    @property
+    def seals(self) -> bool:
+        """Whether values are sealed, and not only opened."""
+        ...
+
     def is_current(self, label: str) -> bool:
         """Whether what is sealed now gets this label."""
         ...

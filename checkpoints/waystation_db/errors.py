@@ -7,6 +7,7 @@ DatabaseError
 ├── Undecipherable       a value was encrypted with a key that is not here, or was changed or moved
 ├── StoreIndexChanged    the store's vectors were made otherwise than they are now to be searched
 ├── SealingFailed        a value cannot be encrypted, and was not stored
+├── SearchesSealed       a search asks for what is encrypted
 ├── MigrationError       the schema cannot be brought, or is not, where it must be
 └── EmbeddedError        the embedded Postgres cannot be installed, started or reached
 """
@@ -54,6 +55,11 @@ class StoreIndexChanged(DatabaseError):
 
 class SealingFailed(DatabaseError):
     """A value cannot be encrypted: the project's handler failed, or does not do what it has to. Nothing was stored."""
+
+
+class SearchesSealed(DatabaseError):
+    """A search asks for something that is encrypted in the database and cannot be compared there. The message names
+    it."""
 
 
 class MigrationError(DatabaseError):

@@ -25,6 +25,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 from psycopg.rows import TupleRow
 
+from waystation_db.cipher import Cipher
 from waystation_db.errors import DatabaseUnavailable
 
 _IDLE_S = 300.0
@@ -74,6 +75,8 @@ class Database:
         """`name` becomes the connections' application_name; `timeout_s` is how long a checkout may wait in all."""
         if not 0 <= min_size <= max_size or max_size < 1:
             raise ValueError(f"a pool cannot have {min_size} to {max_size} connections")
+        self.cipher: Cipher | None = None
+        """What the values of this database are encrypted with; see `cipher_of`. Set it before the first use."""
         self.conninfo = normalize_conninfo(conninfo, application_name=name)
         self.name = name
         self.max_size = max_size
@@ -210,9 +213,8 @@ class Database:
 
     async def _connect_once(self, deadline: float) -> AsyncConnection[TupleRow]:
         async with asyncio.timeout(max(0.0, deadline - monotonic())):
-            conn = await AsyncConnection.connect(
-                self.conninfo, autocommit=True, prepare_threshold=self._prepare_threshold
-            )
+            conn = await _Connection.connect(self.conninfo, autocommit=True, prepare_threshold=self._prepare_threshold)
+        conn.pool = self
         # A pooler may bring what another session listens for; without a handler psycopg would keep it for ever.
         conn.add_notify_handler(_ignore)
         return conn
@@ -234,6 +236,21 @@ class Database:
     async def _close_unneeded(self) -> None:
         while len(self._idle) > 1 and self._size > self._min_size and monotonic() - self._idle[0].idle_since > _IDLE_S:
             await self._discard(self._idle.popleft())
+
+
+class _Connection(AsyncConnection[TupleRow]):
+    """A connection that knows whose it is."""
+
+    pool: Database | None = None
+
+
+def cipher_of(conn: AsyncConnection[TupleRow]) -> Cipher | None:
+    """What is read and written through this connection has to pass through; None when encryption is off.
+
+    Statements that store or read content ask it themselves, so that no caller can forget to.
+    """
+    pool: Database | None = getattr(conn, "pool", None)
+    return None if pool is None else pool.cipher
 
 
 class Checkout:

@@ -73,6 +73,14 @@ async def rebind_thread(conn: Conn, cipher: Cipher, source: str, target: str) ->
             after = tuple(rows[-1][0])
 
 
+async def rebind_face(conn: Conn, cipher: Cipher, tenant_id: str, *, source: str, target: str) -> None:
+    """Seal what a copy of a thread shows for the copy, in the open transaction. Raises Undecipherable."""
+    kind = TABLES["thread"]
+    for key, *values in await _page(conn, kind, after=None, thread_id=target, limit=2):
+        if key[0] == tenant_id and any(map(_looks_sealed, values)):
+            await _move(conn, cipher, kind, (tenant_id, source), (tenant_id, target), tuple(values))
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """How a table is read and replaced, and what its values are: blobs with a type beside them, or columns of JSON."""

@@ -13,6 +13,12 @@ from typing import Any, Literal, cast
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from waystation_db import faces
+from waystation_db.cipher import Cipher, loads, seal_members_text, seal_text
+from waystation_db.errors import SearchesSealed
+from waystation_db.places import metadata_place, thread_place
+from waystation_db.pool import cipher_of
+from waystation_db.resealing import rebind_face
 from waystation_db.rows import RestingStatus, ThreadStatus
 from waystation_db.sql import load
 
@@ -83,6 +89,7 @@ class ThreadFilter:
 
 async def create(conn: Conn, tenant_id: str, thread_id: str, *, metadata: str, ttl: Ttl | None) -> bytes | None:
     """Make a thread; `metadata` is JSON text. None: the id is taken."""
+    metadata = await seal_members_text(cipher_of(conn), metadata_place(tenant_id), metadata)
     params = _params(tenant_id, thread_id) | _ttl_params(ttl) | {"metadata": metadata}
     return await _json(conn, _q["create_thread"], params)
 
@@ -121,9 +128,12 @@ async def save_face(
     resting_status: RestingStatus,
 ) -> bytes | None:
     """Show a new state on a thread at rest; `values` and `interrupts` are JSON. None: it is busy or gone."""
+    cipher = cipher_of(conn)
+    shown = None if values is None else values.decode()
+    asked = interrupts.decode()
     params = _params(tenant_id, thread_id) | {
-        "values": None if values is None else values.decode(),
-        "interrupts": interrupts.decode(),
+        "values": await seal_text(cipher, thread_place(tenant_id, thread_id, "values"), shown),
+        "interrupts": await seal_text(cipher, thread_place(tenant_id, thread_id, "interrupts"), asked),
         "resting_status": resting_status,
     }
     return await _json(conn, _q["save_face"], params)
@@ -133,6 +143,7 @@ async def patch(
     conn: Conn, tenant_id: str, thread_id: str, *, metadata: str, ttl: Ttl | None = None, visible: str | None = None
 ) -> bytes | None:
     """Merge metadata (JSON text) and, if given, set the TTL. None: no such thread."""
+    metadata = await seal_members_text(cipher_of(conn), metadata_place(tenant_id), metadata)
     params = _params(tenant_id, thread_id, visible) | {"metadata": metadata}
     if ttl is None:
         return await _json(conn, _q["patch_metadata"], params)
@@ -144,8 +155,12 @@ async def copy(
 ) -> bytes | None:
     """Make a thread like another, without its runs and checkpoints; `metadata` is merged into the other's. None: there
     is no such thread."""
-    params = {"copy_id": copy_id, "metadata": metadata}
-    return await _json(conn, _q["copy_thread"], _params(tenant_id, thread_id, visible) | params)
+    cipher = cipher_of(conn)
+    params = {"copy_id": copy_id, "metadata": await seal_members_text(cipher, metadata_place(tenant_id), metadata)}
+    made = await _json(conn, _q["copy_thread"], _params(tenant_id, thread_id, visible) | params)
+    if made is not None and cipher is not None:
+        await rebind_face(conn, cipher, tenant_id, source=thread_id, target=copy_id)
+    return made
 
 
 async def search(
@@ -161,7 +176,18 @@ async def search(
     extract: str | None = None,
     visible: str | None = None,
 ) -> list[bytes]:
-    """A page of threads. `fields` are those to show (None: all); `extract` is a JSON list of `Extract` members."""
+    """A page of threads. `fields` are those to show (None: all); `extract` is a JSON list of `Extract` members.
+
+    Raises:
+        SearchesSealed: `where` asks for what is encrypted.
+    """
+    cipher = cipher_of(conn)
+    _check_searchable(cipher, where)
+    wanted = fields
+    if cipher is not None and fields is not None:
+        # What is sealed is bound to the thread's id, and is not yet there for SQL to extract from.
+        roots = [wish["root"] for wish in loads(extract)] if extract else []
+        fields = list(dict.fromkeys([*fields, *roots, "thread_id"]))
     params = _filter_params(tenant_id, where, visible) | {
         "ids": None if where.ids is None else list(where.ids),
         "limit": limit,
@@ -169,17 +195,29 @@ async def search(
         "sort_by": sort_by,
         "sort_order": sort_order,
         "fields": None if fields is None else list(fields),
-        "extract": extract,
+        "extract": extract if cipher is None else None,
     }
     newest_first = sort_by in (None, "created_at") and sort_order == "desc"
     statement = _q["search_newest"] if newest_first else _q["search_sorted"]
     # Planned anew each time: which index serves depends on which filters are given.
     cur = await conn.execute(statement, params, prepare=False)
-    return [cast("str", row[0]).encode() for row in await cur.fetchall()]
+    found = [cast("str", row[0]).encode() for row in await cur.fetchall()]
+    wishes = loads(extract) if extract else None
+    return await faces.open_threads(cipher, tenant_id, found, fields=wanted, extract=wishes)
+
+
+def _check_searchable(cipher: Cipher | None, where: ThreadFilter) -> None:
+    if cipher is None:
+        return
+    if where.values is not None and cipher.seals:
+        raise SearchesSealed("values: the values of threads are encrypted on this server and cannot be searched")
+    if where.metadata is not None and (hidden := cipher.hides(loads(where.metadata))):
+        raise SearchesSealed(f"metadata.{hidden[0]}: is encrypted on this server and cannot be searched")
 
 
 async def count(conn: Conn, tenant_id: str, *, where: ThreadFilter, visible: str | None = None) -> int:
-    """How many threads match (`where.ids` is not looked at)."""
+    """How many threads match (`where.ids` is not looked at). Raises SearchesSealed."""
+    _check_searchable(cipher_of(conn), where)
     cur = await conn.execute(_q["count_threads"], _filter_params(tenant_id, where, visible), prepare=False)
     row = await cur.fetchone()
     return 0 if row is None else cast("int", row[0])
@@ -210,4 +248,6 @@ def _graph(graph_id: str | None, configurable: Any) -> ThreadGraph:
 async def _json(conn: Conn, statement: Any, params: dict[str, Any]) -> bytes | None:
     cur = await conn.execute(statement, params)
     row = await cur.fetchone()
-    return None if row is None else cast("str", row[0]).encode()
+    if row is None:
+        return None
+    return await faces.open_thread(cipher_of(conn), params["tenant_id"], cast("str", row[0]).encode())

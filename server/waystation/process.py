@@ -27,6 +27,7 @@ from waystation.config import Settings
 from waystation.errors import ConfigError
 from waystation.events import MemoryStore, RoutedLog, in_process, over_postgres, over_redis
 from waystation.services import GraphHost, GraphSide, Services
+from waystation.services.encryption import on_this_loop, open_cipher
 from waystation.services.gates import load_auth, open_gate
 from waystation.services.http_app import open_http_app
 from waystation.services.project_parts import open_project_store, project_serde
@@ -37,6 +38,7 @@ from waystation.worker import Upkeep, Worker
 from waystation_db import events as chunk_rows
 from waystation_db import runs
 from waystation_db.checkpointer import PostgresCheckpointer
+from waystation_db.cipher import Cipher
 from waystation_db.listen import Gap, Listener, Notification
 from waystation_db.pool import Database
 from waystation_db.rows import RunKey
@@ -102,6 +104,7 @@ async def open_process(
     listener = Listener(settings.listen_uri or conninfo, CHANNELS)
     async with contextlib.AsyncExitStack() as stack:
         db = await stack.enter_async_context(_database(settings, "waystation-api"))
+        db.cipher = cipher = await open_cipher(settings, project, db)
         if take_over:
             async with db.connection() as conn:
                 orphans = await runs.disown(conn, worker_id=name)
@@ -112,7 +115,7 @@ async def open_process(
         events = _event_log(settings, kind, db, memory, listener)
         stack.push_async_callback(events.close)
         box = _Box()
-        side = _graph_side(settings, project, kind, memory, name, box, api=api)
+        side = _graph_side(settings, project, kind, memory, name, box, api=api, cipher=cipher)
         host = await stack.enter_async_context(GraphHost.run(side))
         wakeups = Wakeups(box.worker)
         hearing = asyncio.create_task(_hear(listener, wakeups), name="hear")
@@ -194,6 +197,7 @@ def _graph_side(
     box: _Box,
     *,
     api: bool,
+    cipher: Cipher | None,
 ) -> Callable[[], AbstractAsyncContextManager[GraphSide]]:
     """Opens what lives on the graph loop; the worker too, unless this process serves the API only."""
 
@@ -205,6 +209,7 @@ def _graph_side(
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(executor.shutdown, wait=False, cancel_futures=True)
             db = await stack.enter_async_context(_database(settings, "waystation-graphs"))
+            db.cipher = on_this_loop(cipher)
             store = await stack.enter_async_context(open_project_store(db, project))
             saver = PostgresCheckpointer(db, serde=project_serde(project))
             stack.push_async_callback(saver.aclose)

@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from waystation.api.dependencies import json_response
 from waystation.errors import Refused, WaystationError
-from waystation_db.errors import DatabaseUnavailable
+from waystation_db.errors import DatabaseUnavailable, SealingFailed, SearchesSealed, Undecipherable
 
 RETRY_AFTER_S = 2
 """What a client is told when Postgres is away; it is usually back after a restart by then."""
@@ -26,6 +26,12 @@ def answer_to(error: BaseException) -> Response:
         case DatabaseUnavailable():
             retry = {"Retry-After": str(RETRY_AFTER_S)}
             return _detail(503, "The database is not available", retry, code="unavailable")
+        case Undecipherable() as sealed:
+            return _detail(409, str(sealed), {}, code="undecipherable")
+        case SealingFailed() as failed:
+            return _detail(400, str(failed), {}, code="encryption_failed")
+        case SearchesSealed() as asked:
+            return _detail(422, str(asked), {}, code="invalid_request")
         case DataError():
             # Our own checks come first; this is the net under them for values that only Postgres can judge.
             return _detail(422, "A value in the request cannot be stored or compared", {}, code="invalid_request")

@@ -70,6 +70,13 @@ async def open_cipher(settings: Settings, project: Project, db: Database) -> Cip
     return cipher
 
 
+def on_this_loop(cipher: Cipher | None) -> Cipher | None:
+    """The same cipher; the project's handlers run on this loop from now on."""
+    if isinstance(cipher, HandlersCipher):
+        cipher.on_loop()
+    return cipher
+
+
 async def _handlers(project: Project, path: str) -> Encryption:
     with ThreadPoolExecutor(1, thread_name_prefix="waystation-import") as executor:
         return await in_thread(executor, lambda: _load(project, path))

@@ -97,6 +97,15 @@ class HandlersCipher:
         if is_sealed(sealed) and (context := _context_in(sealed)) is not None:
             encryption_context.set(context)
 
+    @property
+    def seals(self) -> bool:
+        """See `Cipher`."""
+        return True
+
+    def hides(self, names: Collection[str] = ()) -> list[str]:
+        """See `Cipher`. What a handler encrypts is its own business: what cannot be searched for is not found."""
+        return [] if self._encrypt_json else self._keys.hides(names)
+
     def is_current(self, label: str) -> bool:
         """See `Cipher`."""
         return label == LABEL or self._keys.is_current(label)
