@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 
 from starlette.routing import BaseRoute
 
-from waystation.api import a2a, assistants, mcp, openai_chat, openai_responses, runs, state, stateless, system, threads
+from waystation.api import a2a, assistants, crons, mcp, openai_chat, openai_responses, runs, state, stateless, system, threads, webhooks
 from waystation.api.cors import Cors, CorsRules
 from waystation.api.custom_app import CustomApp
 from waystation.api.frame import Application
@@ -32,6 +32,8 @@ ROUTERS = (
     state.router,
     runs.router,
     stateless.router,
+    crons.router,
+    webhooks.router,
     mcp.router,
     a2a.router,
     openai_chat.router,
@@ -41,7 +43,8 @@ ROUTERS = (
 _SWITCHES = {
     "disable_assistants": ("Assistants",),
     "disable_threads": ("Threads", "Thread state"),
-    "disable_runs": ("Runs", "Stateless runs"),
+    "disable_runs": ("Runs", "Stateless runs", "Crons"),
+    "disable_webhooks": ("Webhooks",),
     "disable_mcp": ("MCP",),
     "disable_a2a": ("A2A",),
 }

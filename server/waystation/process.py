@@ -23,9 +23,11 @@ import orjson
 import structlog
 
 from waystation.catalog import Catalog, Project
-from waystation.config import Settings
+from waystation.catalog.webhook_headers import webhook_headers
+from waystation.config import Settings, process_environment
 from waystation.errors import ConfigError
 from waystation.events import MemoryStore, RoutedLog, in_process, over_postgres, over_redis
+from waystation.runs.webhook_urls import sends_webhooks
 from waystation.services import GraphHost, GraphSide, Services
 from waystation.services.encryption import on_this_loop, open_cipher
 from waystation.services.gates import load_auth, open_gate
@@ -34,9 +36,9 @@ from waystation.services.project_parts import open_project_store, project_serde
 from waystation.services.queue_room import QueueRoom
 from waystation.services.wakeups import Wakeups
 from waystation.telemetry.metrics import watch_loop_lag
-from waystation.worker import Upkeep, Worker
+from waystation.worker import CronClock, Upkeep, WebhookSender, Worker
 from waystation_db import events as chunk_rows
-from waystation_db import runs
+from waystation_db import runs, webhooks
 from waystation_db.checkpointer import PostgresCheckpointer
 from waystation_db.cipher import Cipher
 from waystation_db.listen import Gap, Listener, Notification
@@ -122,7 +124,24 @@ async def open_process(
         stack.push_async_callback(_cancelled, hearing)
         room = QueueRoom(db, limit=settings.max_queue)
         gate = await open_gate(settings, project, db, host) if api else None
-        yield Process(Services(settings, project, db, host, events, wakeups, room, gate=gate), box.worker)
+        services = Services(settings, project, db, host, events, wakeups, room, gate=gate)
+        webhook_headers(project.webhooks, process_environment())
+        if box.worker is not None:
+            await stack.enter_async_context(_clockwork(services, listener))
+        yield Process(services, box.worker)
+
+
+@contextlib.asynccontextmanager
+async def _clockwork(services: Services, listener: Listener) -> AsyncGenerator[None]:
+    """What a process with a worker does beside executing runs, on the loop that no user code blocks."""
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(CronClock(services).running())
+        if sends_webhooks(services):
+            sender = WebhookSender(services)
+            await stack.enter_async_context(sender.running())
+            hearing = asyncio.create_task(_hear_webhooks(listener, sender), name="hear-webhooks")
+            stack.push_async_callback(_cancelled, hearing)
+        yield
 
 
 def log_kind(settings: Settings, *, alone: bool) -> LogKind:
@@ -153,7 +172,7 @@ def database_uri(settings: Settings) -> str:
     return settings.database_uri
 
 
-CHANNELS = ("ws_run", "ws_cancel", chunk_rows.CHANNEL)
+CHANNELS = ("ws_run", "ws_cancel", chunk_rows.CHANNEL, webhooks.CHANNEL)
 
 
 @dataclass(slots=True)
@@ -240,6 +259,12 @@ async def _hear(listener: Listener, wakeups: Wakeups) -> None:
                     wakeups.work_available()
                 case Notification(payload=payload):
                     _pass_wish(payload, wakeups)
+
+
+async def _hear_webhooks(listener: Listener, sender: WebhookSender) -> None:
+    with listener.subscribe(webhooks.CHANNEL) as heard:
+        async for _ in heard:
+            sender.wake()
 
 
 def _pass_wish(payload: str, wakeups: Wakeups) -> None:

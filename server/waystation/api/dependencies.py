@@ -43,6 +43,7 @@ ThreadId = Annotated[str, AfterValidator(_uuid_of("thread")), _UUID_SCHEMA]
 RunId = Annotated[str, AfterValidator(_uuid_of("run")), _UUID_SCHEMA]
 AssistantId = Annotated[str, AfterValidator(_uuid_of("assistant")), _UUID_SCHEMA]
 CronId = Annotated[str, AfterValidator(_uuid_of("cron")), _UUID_SCHEMA]
+DeliveryId = Annotated[str, AfterValidator(_uuid_of("delivery")), _UUID_SCHEMA]
 CheckpointId = Annotated[str, AfterValidator(_uuid_of("checkpoint")), _UUID_SCHEMA]
 
 

@@ -68,6 +68,17 @@ class ApiServer(uvicorn.Server):
         for server in getattr(self, "servers", []):
             for listener in server.sockets:
                 _forget_unread(listener.fileno())
+                self._tell_own_address(listener)
+
+    def _tell_own_address(self, listener: socket.socket) -> None:
+        """Where this process reaches itself, for webhooks that are paths on the server."""
+        services = getattr(self._app.state, "services", None)
+        if services is None or listener.family not in (socket.AF_INET, socket.AF_INET6):
+            return
+        host, port, *_ = listener.getsockname()
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        scheme = "https" if self.config.is_ssl else "http"
+        services.address.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.stop_streams()

@@ -80,7 +80,7 @@ async def info(services: ServicesDep) -> Response:
     http = services.project.http
     flags = {
         "assistants": http is None or not http.disable_assistants,
-        "crons": False,
+        "crons": http is None or not http.disable_runs,
         "langsmith": False,
         "langsmith_tracing_replicas": False,
         "langsmith_tracing_session_on_runs": False,
