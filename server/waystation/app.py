@@ -9,10 +9,24 @@ from contextlib import AbstractAsyncContextManager
 
 from starlette.routing import BaseRoute
 
-from waystation.api import a2a, assistants, crons, mcp, openai_chat, openai_responses, runs, state, stateless, system, threads, webhooks
+from waystation.api import (
+    a2a,
+    assistants,
+    crons,
+    mcp,
+    openai_chat,
+    openai_responses,
+    runs,
+    state,
+    stateless,
+    system,
+    threads,
+    webhooks,
+)
 from waystation.api.cors import Cors, CorsRules
 from waystation.api.custom_app import CustomApp
 from waystation.api.frame import Application
+from waystation.api.headers import HeaderRules
 from waystation.api.long_answer import OpenStreams
 from waystation.api.numbers import Numbers
 from waystation.api.open_files import room_for_streams
@@ -96,6 +110,9 @@ def attach(app: Application, services: Services) -> None:
     app.state.services = services
     app.state.streams = OpenStreams(limit=limit, stopping=asyncio.get_running_loop().create_future())
     app.state.numbers = Numbers(services.db)
+    http_keys = services.project.http or HttpKeys()
+    app.state.configurable_headers = HeaderRules.of(http_keys.configurable_headers)
+    app.state.logging_headers = HeaderRules.of(http_keys.logging_headers)
     app.gate = services.gate
     app.cors = Cors(_cors_rules(services))
     http, own = services.project.http, services.project.waystation.http

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
-from itertools import islice, takewhile
+from itertools import islice, pairwise, takewhile
 from typing import Final
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -50,7 +50,7 @@ class Schedule:
     def shortest_gap_s(self, moment: datetime) -> float | None:
         """How close together its next ticks come; None when there are not two in the next year."""
         ticks = [*takewhile(lambda tick: tick - moment < _LOOKED_AHEAD, islice(self._ticks(moment), _LOOKED_AT))]
-        gaps = [(later - earlier).total_seconds() for earlier, later in zip(ticks, ticks[1:], strict=False)]
+        gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(ticks)]
         return min(gaps, default=None)
 
     def _ticks(self, moment: datetime) -> Iterator[datetime]:

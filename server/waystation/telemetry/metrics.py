@@ -45,8 +45,12 @@ FENCED_WRITES = Counter(
     "waystation_fenced_writes", "Attempts that were kept from writing because they no longer own their run."
 )
 
-CRON_FIRINGS = Counter("waystation_cron_firings", "Ticks of crons that this process took, by what became of them.", ["result"])
-WEBHOOK_TRIES = Counter("waystation_webhook_tries", "Webhooks that this process sent, by what became of the try.", ["result"])
+CRON_FIRINGS = Counter(
+    "waystation_cron_firings", "Ticks of crons that this process took, by what became of them.", ["result"]
+)
+WEBHOOK_TRIES = Counter(
+    "waystation_webhook_tries", "Webhooks that this process sent, by what became of the try.", ["result"]
+)
 
 LOOP_LAG_SECONDS = Gauge("waystation_event_loop_lag_seconds", "How late a timer of this loop last was.", ["loop"])
 

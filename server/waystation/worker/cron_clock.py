@@ -1,7 +1,7 @@
 """Fires crons when they are due. Every process with a worker does; a tick is fired by whoever takes it first.
 
-It lives on the API's loop, which no user code blocks, so that a tick is not late because a graph is busy. It sleeps until
-the next tick, and at most a second, so that a cron which another process made is seen in time.
+It lives on the API's loop, which no user code blocks, so that a tick is not late because a graph is busy. It sleeps
+until the next tick, and at most a second, so that a cron which another process made is seen in time.
 """
 
 from __future__ import annotations

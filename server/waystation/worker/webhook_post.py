@@ -1,6 +1,6 @@
 """One webhook on its way: signed, to an address that was checked and is the one connected to, and never for long.
 
-    name ──resolve──▶ addresses ──rules──▶ the allowed ones ──▶ connect to that very address, with the name for TLS and Host
+    name ──resolve──▶ addresses ──rules──▶ the allowed ones ──▶ connect to just that, the name for TLS and Host
 
 No redirects, no proxies from the environment, and of the answer little more than the status is read.
 """
