@@ -40,7 +40,8 @@ def run_request(
     """
     members: dict[str, Any] = {name: payload[name] for name in _RUN_MEMBERS if name in payload}
     config: dict[str, Any] = dict(members.get("config") or {})
-    configurable: dict[str, Any] = {k: v for k, v in (config.get("configurable") or {}).items() if k != "cron_id"}
+    configurable: dict[str, Any] = dict(config.get("configurable") or {})
+    configurable.pop("cron_id", None)
     if configurable and members.get("context"):
         raise BadRequest(
             "context and config.configurable were both given: send one of them; context is the newer form."

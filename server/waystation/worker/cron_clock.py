@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncGenerator
+from typing import cast
 
 import structlog
 
@@ -97,7 +98,9 @@ class CronClock:
 
 
 def _tell(error: Exception) -> None:
-    causes = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
+    causes: tuple[Exception, ...] = (error,)
+    if isinstance(error, ExceptionGroup):
+        causes = cast("ExceptionGroup[Exception]", error).exceptions  # its members' type is lost by isinstance
     if all(is_passing(cause) or isinstance(cause, DatabaseError) for cause in causes):
         log.warning("crons could not be fired, trying again", error=str(causes[0]))
     else:
