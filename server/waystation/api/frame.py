@@ -26,6 +26,7 @@ from waystation.api.cors import Cors, CorsRules
 from waystation.api.custom_app import AnswerDropped, CustomApp, route_told, tell_route
 from waystation.api.dispatch import Missing, RouteTable
 from waystation.api.failures import answer_to, not_here
+from waystation.api.headers import HeaderRules
 from waystation.api.limits import REPLACEMENT
 from waystation.api.openapi import Document, describe_api, with_theirs
 from waystation.api.routing import Operation
@@ -242,7 +243,9 @@ def _look_at(scope: Scope) -> tuple[bytes | None, bytes | None, bool]:
 
 
 def _about(scope: Scope) -> dict[str, Any]:
-    return {"method": scope["method"], "path": scope["path"], "request_id": request_id_of(Request(scope))}
+    about = {"method": scope["method"], "path": scope["path"], "request_id": request_id_of(Request(scope))}
+    rules: HeaderRules | None = getattr(scope["app"].state, "logging_headers", None)
+    return about if rules is None else {**about, "headers": rules.choose(scope["headers"])}
 
 
 def _count(scope: Scope, status: int) -> None:

@@ -8,6 +8,7 @@ from fastapi import Header, Query, Request
 from starlette.responses import Response
 
 from waystation.api.dependencies import CallerDep, JSONBytes, RunId, ServicesDep, ThreadId, no_content
+from waystation.api.headers import HeaderRules
 from waystation.api.long_answer import ensure_room
 from waystation.api.routing import STREAMED, Router, errors
 from waystation.api.run_answers import join_answer, join_stream_answer, stream_answer, wait_answer
@@ -31,7 +32,13 @@ Action = Annotated[str, Query(description="`interrupt` keeps what was done, `rol
 
 def origin_of(request: Request, idempotency_key: str | None, *, run_id: str | None = None) -> Origin:
     """What a run inherits from the request that makes it."""
-    return Origin(request_id=request.headers.get("x-request-id"), idempotency_key=idempotency_key, run_id=run_id)
+    rules: HeaderRules | None = request.app.state.configurable_headers
+    return Origin(
+        request_id=request.headers.get("x-request-id"),
+        idempotency_key=idempotency_key,
+        run_id=run_id,
+        headers={} if rules is None else rules.choose(request.headers.raw),
+    )
 
 
 @router.post("/threads/{thread_id}/runs", summary="Create a run", responses=errors(400, 404, 409, 503))

@@ -9,8 +9,8 @@ decision, the row, the wake-up.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -86,6 +86,9 @@ class Origin:
     """How long a stateless run's thread lives that is kept, where not the project says it."""
     cron_id: str | None = None
     """The cron that the run is a firing of."""
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Headers of the request that the project lets graphs see. They win against what a body says under their names:
+    what stands in front of the server sets them."""
 
 
 async def create_on_thread(
@@ -307,6 +310,7 @@ def _kwargs(
     checkpoint = request.checkpoint.model_dump(exclude_none=True) if request.checkpoint else {}
     if request.checkpoint_id is not None:
         checkpoint.setdefault("checkpoint_id", request.checkpoint_id)
+    configurable |= origin.headers
     configurable |= {
         "langgraph_auth_user": caller.user,
         "langgraph_auth_user_id": caller.identity,
