@@ -15,7 +15,7 @@ CHAT = Path(__file__).parents[1] / "fixtures" / "projects" / "chat"
 
 def async_client(server: LiveServer, **options: Any) -> openai.AsyncOpenAI:
     """Makes each request once: what goes wrong shall show."""
-    return openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0, **options)
+    return openai.AsyncOpenAI(base_url=f"{server.url}/v1", max_retries=0, **{"api_key": "any"} | options)
 
 
 def sync_client(server: LiveServer) -> openai.OpenAI:

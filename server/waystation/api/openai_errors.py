@@ -20,7 +20,7 @@ from waystation.api.routing import Operation
 
 _FIELD: Final = re.compile(r"^(?:body\.)?([a-z_][\w.]{0,200}?)(?:\.(?:str|list\[[^:]*))?: ")
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-_CODES: Final = {"unauthorized": "invalid_api_key", "too_many_requests": "rate_limit_exceeded"}
+_CODES: Final = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
 NO_RETRY: Final = {"x-should-retry": "false"}
 """What keeps OpenAI's clients from sending a request again: a run that failed once is paid already."""
 
@@ -78,7 +78,7 @@ def translated(answer: Response) -> Response:
     code: str = ours.get("code", "http_error")
     status = 400 if code == "invalid_request" else answer.status_code
     headers = {name: value for name, value in answer.headers.items() if name in _KEPT_HEADERS}
-    return openai_error(status, ours["detail"], code=_CODES.get(code, code), headers=headers)
+    return openai_error(status, ours["detail"], code=_CODES.get(status, code), headers=headers)
 
 
 def openai_error(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast, get_type_hints
 from uuid import UUID
 
@@ -76,16 +76,21 @@ class ChatModel:
 
 
 async def chat_models(services: Services, caller: Principal) -> list[ChatModel]:
-    """Every assistant that the caller may see and chat with."""
+    """Every assistant that the caller may see and chat with, and the default ones, which anybody may run by name."""
     body = AssistantSearch(limit=_MOST_MODELS, sort_by="name", sort_order="asc")
     found = orjson.loads((await search_assistants(services, caller, body=body)).body)
-    chats = {graph_id: await _can_chat(services, caller, graph_id, found) for graph_id in _graphs_of(found)}
+    if caller.rules is not None:
+        seen = {one["assistant_id"] for one in found}
+        others = orjson.loads((await search_assistants(services, _unruled(caller), body=body)).body)
+        found += [one for one in others if _is_default(one) and one["assistant_id"] not in seen]
+    chats = {graph_id: await _can_chat(services, _unruled(caller), graph_id, found) for graph_id in _graphs_of(found)}
     return [ChatModel(_name_of(one, found), one) for one in found if chats[one["graph_id"]]]
 
 
 async def chat_model(services: Services, caller: Principal, name: str) -> ChatModel:
     """One of `chat_models`, by any of its names. Raises ModelNotFound, BadRequest."""
     assistant_id = await _assistant_of(services, caller, name)
+    caller = _for_name(services, caller, name)
     try:
         assistant = orjson.loads(await get_assistant(services, caller, assistant_id=assistant_id))
     except NotFound:
@@ -103,7 +108,7 @@ async def chat_graph(services: Services, caller: Principal, name: str) -> ChatGr
     """
     assistant_id = await _assistant_of(services, caller, name)
     try:
-        return await _look(services, caller, assistant_id)
+        return await _look(services, _for_name(services, caller, name), assistant_id)
     except NotFound:
         raise _unknown(name) from None
 
@@ -146,6 +151,19 @@ async def _assistant_of(services: Services, caller: Principal, name: str) -> str
     return same[0]
 
 
+def _for_name(services: Services, caller: Principal, name: str) -> Principal:
+    """Who looks at a model: a graph by its name is there for everybody, an assistant for whom the rules let see it."""
+    return _unruled(caller) if name in services.project.graphs else caller
+
+
+def _unruled(caller: Principal) -> Principal:
+    return replace(caller, rules=None)
+
+
+def _is_default(assistant: Mapping[str, Any]) -> bool:
+    return assistant["assistant_id"] == str(default_assistant_id(assistant["graph_id"]))
+
+
 def _unknown(name: str) -> ModelNotFound:
     return ModelNotFound(f"model: no assistant {name[:100]!r}. GET /v1/models lists what there is.")
 
@@ -156,7 +174,7 @@ def _graphs_of(found: list[dict[str, Any]]) -> list[str]:
 
 def _name_of(one: Mapping[str, Any], found: list[dict[str, Any]]) -> str:
     assistant_id, graph_id, name = one["assistant_id"], one["graph_id"], one["name"]
-    if assistant_id == str(default_assistant_id(graph_id)):
+    if _is_default(one):
         return graph_id
     names = [other["name"] for other in found]
     graphs = [other["graph_id"] for other in found]
