@@ -18,10 +18,11 @@ from langgraph.store.base import BaseStore, Op, PutOp, Result, TTLConfig, valida
 
 from waystation_db.pool import Database
 from waystation_db.sql import load
-from waystation_db.store_names import DEFAULT_TENANT, Scope, check_put
+from waystation_db.store_names import Scope, check_put
 from waystation_db.store_operations import StoreOperations, Unit
 from waystation_db.store_setup import build_ann_index, vector_space
 from waystation_db.store_vectors import Embed, StoreIndex
+from waystation_db.tenants import DEFAULT_TENANT
 
 _SWEEP = load("store")["sweep"]
 _SWEEP_BATCH = 500

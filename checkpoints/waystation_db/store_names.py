@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from langgraph.store.base import InvalidNamespaceError, PutOp
 
-DEFAULT_TENANT = "default"
+from waystation_db.tenants import DEFAULT_TENANT
 
 MAX_NAME_BYTES = 2000
 """Namespace and key together: Postgres indexes no more than 2,704 bytes, and vectors add a field's name."""

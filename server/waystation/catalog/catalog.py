@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -37,6 +38,8 @@ from waystation.catalog.importing import Importer
 from waystation.catalog.project import Project
 from waystation.catalog.spec import GraphSpec
 from waystation.errors import ConfigError, NotFound
+from waystation_db.store import PostgresStore
+from waystation_db.tenants import DEFAULT_TENANT
 
 NOT_WATCHED = frozenset(
     {
@@ -54,6 +57,7 @@ NOT_WATCHED = frozenset(
 """Folders where a change is no change of the project."""
 
 _ASSISTANTS = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
+_TENANTS = 1024  # copies of graphs for tenants that are kept
 _THREADS = 32  # sync factories at a time; a slow one holds up others only when this many are slow
 
 
@@ -70,6 +74,7 @@ class Catalog:
         self.project = project
         self._graphs = graphs
         self._store = store
+        self._of_tenants: OrderedDict[tuple[str, str], Graph] = OrderedDict()
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="waystation-factory")
 
     @classmethod
@@ -100,10 +105,11 @@ class Catalog:
         *,
         access: AccessContext,
         config: RunnableConfig,
+        tenant_id: str = DEFAULT_TENANT,
         user: BaseUser | None = None,
         context: object = None,
     ) -> AbstractAsyncContextManager[Graph]:
-        """The graph, with the server's store and without a checkpointer of its own, until the block is left.
+        """The graph, with the tenant's store and without a checkpointer of its own, until the block is left.
 
         Give the checkpointer in `config["configurable"]["__pregel_checkpointer"]` of the call on the graph. `config`
         here, `user` (default: the one in `config`) and `context` (of a run) are what a factory may ask for.
@@ -114,9 +120,9 @@ class Catalog:
         """
         entry = self._entry(graph_id)
         if isinstance(entry, Pregel):
-            return nullcontext(entry)
+            return nullcontext(entry if tenant_id == DEFAULT_TENANT else self._of_tenant(graph_id, entry, tenant_id))
         user = user or cast(BaseUser | None, (config.get("configurable") or {}).get("langgraph_auth_user"))
-        return self._opened(graph_id, entry, Access(access, config, self._store, user, context))
+        return self._opened(graph_id, entry, Access(access, config, self._store_of(tenant_id), user, context))
 
     def watched_paths(self) -> tuple[Path, ...]:
         """Every folder whose files make up the project, each by itself: watch them non-recursively."""
@@ -128,6 +134,25 @@ class Catalog:
         """Let go of the threads. Does not wait for a factory that is still busy in one."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
+    def _of_tenant(self, graph_id: str, graph: Graph, tenant_id: str) -> Graph:
+        """The graph with a tenant's store; kept, for what is known of a graph is known by its identity."""
+        kept = self._of_tenants.get((graph_id, tenant_id))
+        if kept is None:
+            kept = copy.copy(graph)
+            kept.store = self._store_of(tenant_id)
+            self._of_tenants[graph_id, tenant_id] = kept
+        self._of_tenants.move_to_end((graph_id, tenant_id))
+        if len(self._of_tenants) > _TENANTS:
+            self._of_tenants.popitem(last=False)
+        return kept
+
+    def _store_of(self, tenant_id: str) -> BaseStore:
+        if tenant_id == DEFAULT_TENANT:
+            return self._store
+        if isinstance(self._store, PostgresStore):
+            return self._store.of(tenant_id)
+        raise RuntimeError(f"{type(self._store).__name__} knows no tenants, and would show {tenant_id!r} everything")
+
     def _entry(self, graph_id: str) -> Graph | Factory:
         try:
             return self._graphs[graph_id]
@@ -137,7 +162,7 @@ class Catalog:
     @asynccontextmanager
     async def _opened(self, graph_id: str, factory: Factory, access: Access) -> AsyncGenerator[Graph]:
         async with factory.open(access, executor=self._executor) as made:
-            yield _prepare(graph_id, made, self._store)
+            yield _prepare(graph_id, made, access.store)
 
 
 def _load_all(project: Project, importer: Importer, store: BaseStore) -> dict[str, Graph | Factory]:

@@ -71,7 +71,11 @@ async def with_graph(
     async def there(side: GraphSide) -> T:
         try:
             async with side.catalog.open(
-                assistant.graph_id, access="assistants.read", config=config, context=assistant.context
+                assistant.graph_id,
+                access="assistants.read",
+                config=config,
+                tenant_id=caller.tenant_id,
+                context=assistant.context,
             ) as graph:
                 return await look(graph, assistant)
         except (WaystationError, DatabaseError):

@@ -73,7 +73,9 @@ async def open_graph(
     configurable = {**graph.configurable, **ids}
     config = cast("RunnableConfig", {"configurable": configurable})
     with _at_arms_length(thread_id, graph.graph_id):
-        async with side.catalog.open(graph.graph_id, access=access, config=config) as opened:
+        async with side.catalog.open(
+            graph.graph_id, access=access, config=config, tenant_id=caller.tenant_id
+        ) as opened:
             side.saver.allow_types_of(opened)
             own = copy.copy(opened)
             own.checkpointer = saver or side.saver.for_tenant(caller.tenant_id)

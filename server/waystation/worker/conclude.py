@@ -90,7 +90,9 @@ class Concluder:
         """What the thread shows now; None when its state cannot be read, and its row then stays as it is."""
         config = graph_config(run, saver=self._side.saver.for_tenant(run.key.tenant_id), at_head=True)
         try:
-            async with self._side.catalog.open(run.graph_id, access="threads.read", config=config) as graph:
+            async with self._side.catalog.open(
+                run.graph_id, access="threads.read", config=config, tenant_id=run.key.tenant_id
+            ) as graph:
                 self._side.saver.allow_types_of(graph)
                 return thread_face(await graph.aget_state(config, subgraphs=True))
         except DatabaseError:

@@ -175,7 +175,7 @@ class Execution:
         config = graph_config(run, saver=self._side.saver.for_run(run.key, run.attempt))
         context = graph_context(run)
         async with self._side.catalog.open(
-            run.graph_id, access="threads.create_run", config=config, context=context
+            run.graph_id, access="threads.create_run", config=config, tenant_id=run.key.tenant_id, context=context
         ) as graph:
             self._side.saver.allow_types_of(graph)
             outcome = await self._stream_graph(graph)
