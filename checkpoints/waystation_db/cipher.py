@@ -70,6 +70,10 @@ class Cipher(Protocol):
         """Those of these members of metadata that are sealed where they are stored, and so cannot be searched for."""
         ...
 
+    def adopt(self, sealed: Any) -> None:
+        """Let what this task seals from now on be sealed as this JSON value was, where there is a choice."""
+        ...
+
     @property
     def seals(self) -> bool:
         """Whether values are sealed, and not only opened."""

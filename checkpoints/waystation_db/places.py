@@ -5,7 +5,7 @@
 | of checkpoints                            | thread, namespace, checkpoint, … | see `checkpoint_sealing`            |
 | values, interrupts, error of a thread     | tenant, thread                   | a copy of a thread is sealed anew   |
 | error of a run                            | tenant, thread                   | it is the thread's error too        |
-| kwargs of a run                           | tenant, run                      |                                     |
+| kwargs of a run, what it asked            | tenant, run                      |                                     |
 | members of metadata, of a thread's config | tenant, name of the member       | SQL merges them from row to row     |
 | value of a store item                     | namespace as stored, key         | a tenant's namespaces are its own   |
 | events of a run                           | tenant, run, position            |                                     |
@@ -29,6 +29,11 @@ def thread_place(tenant_id: str, thread_id: str, field: ThreadField) -> Place:
 def kwargs_place(tenant_id: str, run_id: str) -> Place:
     """What a run was asked for."""
     return Place("run", "kwargs", (tenant_id, run_id))
+
+
+def asked_place(tenant_id: str, run_id: str) -> Place:
+    """What a run asked when it stopped."""
+    return Place("run", "asked", (tenant_id, run_id))
 
 
 def metadata_place(tenant_id: str) -> Place:

@@ -284,6 +284,7 @@ TABLES: dict[str, Table] = {
             Column(lambda key: places.kwargs_place(key[0], key[2])),
             Column(lambda key: places.thread_place(key[0], key[1], "error")),
             Column(lambda key: places.metadata_place(key[0]), members=True),
+            Column(lambda key: places.asked_place(key[0], key[2])),
         ),
     ),
     "store": Table(

@@ -13,12 +13,16 @@ an empty answer means that somebody else was first. The caller owns the transact
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, LiteralString, cast
 
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import TupleRow
 
+from waystation_db import faces
+from waystation_db.cipher import open_text
+from waystation_db.places import thread_place
+from waystation_db.pool import cipher_of
 from waystation_db.rows import (
     CancelAction,
     CancelWish,
@@ -30,6 +34,7 @@ from waystation_db.rows import (
     RunState,
     RunStatus,
 )
+from waystation_db.run_sealing import opened_error, opened_interrupts, opened_metadata, sealed
 from waystation_db.sql import load
 
 _q = load("runs")
@@ -160,8 +165,8 @@ async def create_on_idle_thread(
         "lease_s": lease_s,
         "notify": notify,
     }
-    cur = await conn.execute(_q["create_on_idle_thread"], params)
-    return _created(await cur.fetchone())
+    cur = await conn.execute(_q["create_on_idle_thread"], await sealed(conn, run.key, params))
+    return await _created(conn, run.key, await cur.fetchone())
 
 
 async def create_with_thread(
@@ -181,18 +186,24 @@ async def create_with_thread(
         "ttl_strategy": run.ttl_strategy,
         "ttl_minutes": run.ttl_minutes,
     }
-    cur = await conn.execute(_q["create_with_thread"], params)
-    return _created(await cur.fetchone())
+    cur = await conn.execute(_q["create_with_thread"], await sealed(conn, run.key, params))
+    return await _created(conn, run.key, await cur.fetchone())
 
 
 async def create_queued(conn: Conn, run: NewRun) -> CreatedRun | None:
     """Add a pending run to a thread that this transaction has locked. None: no such assistant."""
-    cur = await conn.execute(_q["create_queued"], _new_run_params(run) | {"after_s": run.after_s})
-    return _created(await cur.fetchone())
+    params = await sealed(conn, run.key, _new_run_params(run) | {"after_s": run.after_s})
+    cur = await conn.execute(_q["create_queued"], params)
+    return await _created(conn, run.key, await cur.fetchone())
 
 
-def _created(row: TupleRow | None) -> CreatedRun | None:
-    return None if row is None else CreatedRun(*row[:14])
+async def _created(conn: Conn, key: RunKey, row: TupleRow | None) -> CreatedRun | None:
+    if row is None:
+        return None
+    created = CreatedRun(*row[:14])
+    if cipher_of(conn) is None:
+        return created
+    return replace(created, metadata=await opened_metadata(conn, key, created.metadata))
 
 
 async def lock_thread(conn: Conn, tenant_id: str, thread_id: str, *, visible: str | None = None) -> ThreadLock | None:
@@ -302,7 +313,7 @@ async def finish(
         "events": events,
         "asked": asked,
     }
-    cur = await conn.execute(_q["finish"], params)
+    cur = await conn.execute(_q["finish"], await sealed(conn, key, params))
     row = await cur.fetchone()
     return None if row is None else Ended(*row)
 
@@ -326,7 +337,7 @@ async def finish_rolled_back(
         "error": error,
         "events": events,
     }
-    cur = await conn.execute(_q["finish_rolled_back"], params)
+    cur = await conn.execute(_q["finish_rolled_back"], await sealed(conn, key, params))
     row = await cur.fetchone()
     return None if row is None else Ended(*row)
 
@@ -394,7 +405,10 @@ async def delete_final(conn: Conn, key: RunKey) -> bool:
 async def run_state(conn: Conn, key: RunKey, *, visible: str | None = None) -> RunState | None:
     """Status, attempt and error of a run; None when there is no such run (any more)."""
     row = await (await conn.execute(_q["run_state"], _key_params(key) | {"visible": visible})).fetchone()
-    return None if row is None else RunState(key, *row[:5])
+    if row is None:
+        return None
+    status, attempt, epoch_ms, resumable, error = row[:5]
+    return RunState(key, status, attempt, epoch_ms, resumable, await opened_error(conn, key, error))
 
 
 async def cancel_wish(conn: Conn, key: RunKey) -> CancelWish | None:
@@ -406,13 +420,21 @@ async def cancel_wish(conn: Conn, key: RunKey) -> CancelWish | None:
 async def run_output(conn: Conn, key: RunKey) -> RunOutput | None:
     """Status, error and the thread's current values; sees hidden threads too, for a waiter that comes late."""
     row = await (await conn.execute(_q["run_output"], _key_params(key))).fetchone()
-    return None if row is None else RunOutput(*row)
+    if row is None:
+        return None
+    status, error, values, interrupts = row
+    return RunOutput(
+        status,
+        await opened_error(conn, key, error),
+        await open_text(cipher_of(conn), thread_place(key.tenant_id, key.thread_id, "values"), values),
+        await opened_interrupts(conn, key, interrupts),
+    )
 
 
 async def run_face(conn: Conn, key: RunKey, *, visible: str | None = None) -> str | None:
     """A run as clients see it, as JSON text."""
     row = await (await conn.execute(_q["run_face"], _key_params(key) | {"visible": visible})).fetchone()
-    return None if row is None else cast("str", row[0])
+    return None if row is None else await faces.open_run(cipher_of(conn), key.tenant_id, cast("str", row[0]))
 
 
 async def list_faces(
@@ -426,6 +448,9 @@ async def list_faces(
     fields: Sequence[str] | None = None,
 ) -> str:
     """A thread's runs, newest first, as a JSON array."""
+    cipher, wanted = cipher_of(conn), fields
+    if cipher is not None and fields is not None:
+        fields = [*fields, "run_id"]  # what is sealed is bound to it
     params = {
         "tenant_id": tenant_id,
         "thread_id": thread_id,
@@ -435,7 +460,7 @@ async def list_faces(
         "fields": None if fields is None else list(fields),
     }
     row = await (await conn.execute(_q["list_faces"], params)).fetchone()
-    return "[]" if row is None else cast("str", row[0])
+    return "[]" if row is None else await faces.open_runs(cipher, tenant_id, cast("str", row[0]), fields=wanted)
 
 
 async def thread_exists(conn: Conn, tenant_id: str, thread_id: str, *, visible: str | None = None) -> bool:

@@ -8,7 +8,7 @@ Functions with `conn` are one committed statement each, unless they say otherwis
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, cast
 
 from psycopg import AsyncConnection
@@ -16,7 +16,9 @@ from psycopg.rows import TupleRow
 
 from waystation_db import runs
 from waystation_db.pg_arrays import text_array
+from waystation_db.pool import cipher_of
 from waystation_db.rows import FINAL_STATUSES, RunKey, RunStatus
+from waystation_db.run_sealing import opened_asked, opened_error
 from waystation_db.sql import load
 
 _q = load("thread_events")
@@ -82,14 +84,38 @@ async def spans(conn: Conn, tenant_id: str, thread_id: str, *, after: int, visib
         "limit": _PAGE,
     }
     rows = await (await conn.execute(_q["runs_with_events"], params)).fetchall()
-    return [RunSpan(RunKey(tenant_id, thread_id, row[0]), *row[1:]) for row in rows]
+    return [await _span(conn, RunKey(tenant_id, thread_id, row[0]), row) for row in rows]
+
+
+async def _span(conn: Conn, key: RunKey, row: TupleRow) -> RunSpan:
+    span = RunSpan(key, *row[1:])
+    if cipher_of(conn) is None:
+        return span
+    asked, error = await opened_asked(conn, key, span.asked), await opened_error(conn, key, span.error)
+    return replace(span, asked=asked, error=error)
 
 
 async def span_of(conn: Conn, key: RunKey) -> RunSpan | None:
     """One run's numbers; None when it took none, or is deleted."""
     params = {"tenant_id": key.tenant_id, "thread_id": key.thread_id, "run_id": key.run_id}
     row = await (await conn.execute(_q["run_with_events"], params)).fetchone()
-    return None if row is None else RunSpan(RunKey(key.tenant_id, key.thread_id, row[0]), *row[1:])
+    return None if row is None else await _span(conn, RunKey(key.tenant_id, key.thread_id, row[0]), row)
+
+
+async def executing_run(conn: Conn, tenant_id: str, thread_id: str) -> str | None:
+    """The id of the run that executes on a thread."""
+    params = {"tenant_id": tenant_id, "thread_id": thread_id}
+    row = await (await conn.execute(_q["executing_run"], params)).fetchone()
+    return None if row is None else cast("str", row[0])
+
+
+async def newest_span(
+    conn: Conn, tenant_id: str, thread_id: str, *, run_id: str | None, visible: str
+) -> RunSpan | None:
+    """The thread's newest run that took numbers, or the run of an id; None if there is none. Two statements."""
+    params = {"tenant_id": tenant_id, "thread_id": thread_id, "run_id": run_id, "visible": visible}
+    row = await (await conn.execute(_q["newest_run"], params)).fetchone()
+    return None if row is None else await span_of(conn, RunKey(tenant_id, thread_id, row[0]))
 
 
 async def place(conn: Conn, tenant_id: str, thread_id: str, *, visible: str) -> Place | None:

@@ -111,7 +111,7 @@ where tenant_id = (%(key)s::text[])[1] and thread_id = ((%(key)s::text[])[2])::u
 
 -- name: page_runs
 -- What runs were asked for, and what became of them.
-select array[tenant_id, thread_id::text, run_id::text], kwargs::text, error::text, metadata::text
+select array[tenant_id, thread_id::text, run_id::text], kwargs::text, error::text, metadata::text, event_asked::text
 from run
 where (%(thread_id)s::text is null or thread_id::text = %(thread_id)s)
   and (%(after)s::text[] is null or (tenant_id, thread_id, run_id)
@@ -122,10 +122,11 @@ limit %(limit)s;
 -- name: replace_run
 -- A run, sealed anew. Nobody sees a change of the run.
 update run
-set kwargs = (%(new)s::text[])[1]::json, error = (%(new)s::text[])[2]::jsonb, metadata = (%(new)s::text[])[3]::jsonb
+set kwargs = (%(new)s::text[])[1]::json, error = (%(new)s::text[])[2]::jsonb, metadata = (%(new)s::text[])[3]::jsonb,
+    event_asked = (%(new)s::text[])[4]::jsonb
 where tenant_id = (%(key)s::text[])[1] and thread_id = ((%(key)s::text[])[2])::uuid
   and run_id = ((%(key)s::text[])[3])::uuid
-  and array[kwargs::text, error::text, metadata::text] is not distinct from %(old)s::text[];
+  and array[kwargs::text, error::text, metadata::text, event_asked::text] is not distinct from %(old)s::text[];
 
 -- name: page_store
 -- Items of the store.

@@ -93,7 +93,7 @@ class HandlersCipher:
         return cast("dict[str, Any]", made)
 
     def adopt(self, sealed: Any) -> None:
-        """Let what this task seals from now on have the context that a value was sealed with."""
+        """See `Cipher`: the context is that of the value."""
         if is_sealed(sealed) and (context := _context_in(sealed)) is not None:
             encryption_context.set(context)
 

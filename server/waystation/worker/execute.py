@@ -30,9 +30,11 @@ from waystation.worker.reasons import Cancelled, Draining, FencedOff, StopReason
 from waystation.worker.resume_point import AnyGraph, resume_point
 from waystation.worker.run_config import graph_config, graph_context, graph_input
 from waystation.worker.wire import Wire, error_event, metadata_event
-from waystation_db.errors import DatabaseUnavailable, Fenced
+from waystation_db.cipher import Cipher
+from waystation_db.errors import DatabaseUnavailable, Fenced, Undecipherable
 from waystation_db.json import dumps
 from waystation_db.rows import ClaimedRun
+from waystation_db.run_sealing import opened_claim
 
 log = structlog.get_logger(__name__)
 
@@ -106,8 +108,11 @@ class Execution:
 
     async def run(self) -> Outcome:
         """Execute to an outcome. Does not raise, except when it is itself cancelled."""
+        unreadable = None if self._side.db.cipher is None else await self._open_claim(self._side.db.cipher)
         if self.claimed.cancel_action is not None:
             return Stopped(Cancelled(self.claimed.cancel_action, self.claimed.cancel_reason))
+        if unreadable is not None:
+            return unreadable
         loop = asyncio.get_running_loop()
         timer = loop.call_later(self._limits.timeout_s, self.stop, TimedOut(self._limits.timeout_s))
         body = loop.create_task(self._body(), name=f"run {self.claimed.key.run_id}")
@@ -123,6 +128,16 @@ class Execution:
             waiter.cancel()
             if not body.done():
                 body.cancel()
+
+    async def _open_claim(self, cipher: Cipher) -> Failed | None:
+        """Decrypt what the run was asked for. What it stores from here on is encrypted in the same context."""
+        try:
+            cipher.adopt(self.claimed.kwargs)
+            self.claimed = await opened_claim(cipher, self.claimed)
+        except Undecipherable as error:
+            log.warning("the run cannot be decrypted", error=str(error))
+            return Failed(type(error).__name__, str(error))
+        return None
 
     def _outcome_of(self, body: asyncio.Task[Outcome]) -> Outcome:
         """The body's own outcome, unless it was stopped: then the reason says what that means."""
