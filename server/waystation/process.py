@@ -125,7 +125,7 @@ async def open_process(
         room = QueueRoom(db, limit=settings.max_queue)
         gate = await open_gate(settings, project, db, host) if api else None
         services = Services(settings, project, db, host, events, wakeups, room, gate=gate)
-        webhook_headers(project.webhooks, process_environment())
+        webhook_headers(project.webhooks, {**project.env, **process_environment()})
         if box.worker is not None:
             await stack.enter_async_context(_clockwork(services, listener))
         yield Process(services, box.worker)

@@ -12,6 +12,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
 import httpx
@@ -28,8 +29,36 @@ _KEPT_HEADERS: Final = (
     *("access-control-allow-headers", "access-control-allow-credentials", "access-control-max-age"),
 )
 
+_HOOK = re.compile(r"http://127\.0\.0\.1:\d+/hook")
+
 Silent = Callable[["Replay", dict[str, Any]], Awaitable[None]]
 """Something done before a step that is in no recording; it gets the step."""
+
+
+class Hook:
+    """Receives the webhooks of a scenario, as requests like those of a transcript."""
+
+    def __init__(self) -> None:
+        self.url: str | None = None
+        self.received = asyncio.Queue[dict[str, Any]]()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Listen until the block is left."""
+        server = await asyncio.start_server(self._take, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+        async with server:
+            yield
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
+        method, path, _ = head.split(" ")
+        headers = dict(line.split(": ", 1) for line in lines)
+        body = json.loads(await reader.readexactly(int(headers["Content-Length"])))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+        self.received.put_nowait({"method": method, "path": path, "headers": headers, "body": body})
 
 
 class Replay:
@@ -39,30 +68,37 @@ class Replay:
         self.client = client
         self.ids = Ids()
         self._scenario = scenario
+        self.hook = Hook()
         self._events: dict[str, str] = {}
 
     async def run(self, recorded: list[dict[str, Any]]) -> AsyncIterator[Difference]:
         """Every difference, step by step."""
         seen = Counter[str]()
-        for exchange in recorded:
-            if "step" not in exchange:
-                continue
-            step = exchange["step"]
-            seen[step] += 1
-            where = f"{self._scenario}/{step}" + (f" ({seen[step]})" if seen[step] > 1 else "")
-            silent = SILENT.get(where, make_thread)
-            await silent(self, exchange)
-            for difference in compare_exchange(where, exchange, await self._answered(exchange), self.ids):
-                yield difference
+        async with self.hook.open():
+            for exchange in recorded:
+                if "step" not in exchange:
+                    continue
+                step = exchange["step"]
+                seen[step] += 1
+                where = f"{self._scenario}/{step}" + (f" ({seen[step]})" if seen[step] > 1 else "")
+                silent = SILENT.get(where, make_thread)
+                await silent(self, exchange)
+                for difference in compare_exchange(where, exchange, await self._answered(exchange), self.ids):
+                    yield difference
 
     def ours(self, value: Any) -> Any:
         """A part of a recorded request with our ids in the place of the reference's."""
         text = json.dumps(value)
         for theirs, ours in (*self.ids.pairs(), *self._events.items()):
             text = text.replace(theirs, ours)
+        if self.hook.url is not None:
+            text = _HOOK.sub(self.hook.url, text)
         return json.loads(text)
 
     async def _answered(self, exchange: dict[str, Any]) -> dict[str, Any]:
+        if exchange["step"] == "webhook received":
+            async with asyncio.timeout(DEADLINE_S):
+                return {"step": exchange["step"], "request": await self.hook.received.get(), "response": {"status": 200}}
         request = self.ours(exchange["request"])
         content = request.get("raw_body")
         headers = dict(request.get("headers") or {})
@@ -149,6 +185,26 @@ async def settled(replay: Replay, exchange: dict[str, Any]) -> None:
     await _until(replay, f"/threads/{thread[1]}", lambda thread: thread.get("status") != "busy")
 
 
+async def begun(replay: Replay, exchange: dict[str, Any]) -> None:
+    """Wait until the run that the step cancels has begun."""
+    path = replay.ours(exchange["request"]["path"]).partition("/cancel")[0]
+    await _until(replay, path, lambda run: run["status"] == "running")
+
+
+async def fired_twice(replay: Replay, exchange: dict[str, Any]) -> None:
+    """Wait until the crons of the step before have fired, then stop those that fire every second."""
+    path = replay.ours(exchange["request"]["path"]).partition("?")[0]
+    await _until(replay, path, lambda runs: len(runs) > 1)
+    body = {"metadata": {"from": "kept-cron"}}
+    async with asyncio.timeout(DEADLINE_S):
+        while (await replay.client.post("/threads/count", json=body)).json() < 2:  # noqa: ASYNC110  # as above
+            await asyncio.sleep(0.02)
+    for cron in (await replay.client.post("/runs/crons/search", json={})).json():
+        if cron["schedule"] == "* * * * * *":
+            await replay.client.patch(f"/runs/crons/{cron['cron_id']}", json={"enabled": False})
+    await _until(replay, path, lambda runs: all(run["status"] == "success" for run in runs))
+
+
 async def working(replay: Replay, exchange: dict[str, Any]) -> None:
     """Wait until the thread's run has begun."""
     await _until(replay, replay.ours(exchange["request"]["path"]), lambda run: run["status"] == "running")
@@ -179,6 +235,9 @@ SILENT: Final[dict[str, Silent]] = {
     "06-stateless/its thread after": settled,
     "06-stateless/its thread": settled,
     "09-config/config merge": thread_with(tm=1, shared="thread"),
+    "14-crons/runs the thread's cron made": fired_twice,
+    "15-webhooks/cancel it": begun,
+    "15-webhooks/roll it back": begun,
     "12-interrupts/join a run that interrupts": background(assistant_id="hitl", input={"n": 0}),
 }
 """What the recorder did before some steps; before all others it made the threads that they name for the first time."""

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.anyio
 SCENARIOS = [
     *("01-system", "02-assistants", "03-threads", "04-state", "05-runs"),
     *("06-stateless", "09-config", "10-sse-modes", "12-interrupts"),
+    *("14-crons", "15-webhooks"),
 ]
 
 

@@ -85,5 +85,5 @@ def _id(text: str) -> str:
 
 def _line(delivery: dict[str, Any]) -> str:
     answer = delivery["response_status"] or delivery["error"] or "-"
-    tries = f"{delivery['attempts']} tries"
-    return f"{delivery['delivery_id']}  {delivery['status']:<9}  {tries:>8}  {answer}  {delivery['run_id']}  {delivery['url']}"
+    what = f"{delivery['status']:<9}  {delivery['attempts']:>3} tries"
+    return f"{delivery['delivery_id']}  {what}  {answer}  {delivery['run_id']}  {delivery['url']}"

@@ -62,7 +62,7 @@ class WebhookSender:
         secrets = [settings.webhook_secret, settings.webhook_secret_previous]
         self._postman = Postman(
             rules=address_rules(services),
-            headers=webhook_headers(services.project.webhooks, process_environment()),
+            headers=webhook_headers(services.project.webhooks, {**services.project.env, **process_environment()}),
             secrets=[secret_bytes(secret) for secret in secrets if secret],
             timeout_s=settings.webhook_timeout_s,
         )
