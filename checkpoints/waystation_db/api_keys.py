@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -20,7 +20,7 @@ Conn = AsyncConnection[TupleRow]
 
 @dataclass(frozen=True, slots=True)
 class NewApiKey:
-    """What is kept of a new key. `key_id` is the part of the key that is no secret."""
+    """What is kept of a new key. `key_id` is the part of the key that is no secret; `life` is how long it is good."""
 
     key_id: str
     tenant_id: str
@@ -30,7 +30,7 @@ class NewApiKey:
     salt: bytes
     digest: bytes
     is_peppered: bool
-    expires_at: datetime | None
+    life: timedelta | None
 
 
 @dataclass(frozen=True, slots=True)

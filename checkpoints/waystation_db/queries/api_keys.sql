@@ -4,7 +4,7 @@
 -- Keeps a new key.
 insert into api_key (key_id, tenant_id, identity, name, roles, salt, digest, is_peppered, expires_at)
 values (
-    %(key_id)s, %(tenant_id)s, %(identity)s, %(name)s, %(roles)s::text[], %(salt)s, %(digest)s, %(is_peppered)s, %(expires_at)s
+    %(key_id)s, %(tenant_id)s, %(identity)s, %(name)s, %(roles)s::text[], %(salt)s, %(digest)s, %(is_peppered)s, now() + %(life)s::interval
 );
 
 -- name: find_key

@@ -13,7 +13,7 @@ import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import timedelta
 from typing import Final
 
 from waystation.auth.cache import Remembered
@@ -51,7 +51,7 @@ def make_key(
     identity: str,
     roles: Sequence[Role],
     name: str = "",
-    expires_at: datetime | None = None,
+    life: timedelta | None = None,
     pepper: str | None = None,
 ) -> MadeKey:
     """A key that nobody has had before, and the row to keep of it."""
@@ -66,9 +66,14 @@ def make_key(
         salt=salt,
         digest=_digest(text, salt, pepper),
         is_peppered=pepper is not None,
-        expires_at=expires_at,
+        life=life,
     )
     return MadeKey(text, row)
+
+
+def key_id_of(key: str) -> str:
+    """The part of a key that is no secret; an id is its own."""
+    return key.removeprefix(KEY_PREFIX).partition("_")[0]
 
 
 class ApiKeys:
@@ -87,7 +92,7 @@ class ApiKeys:
             Unauthorized: it is unknown, wrong, revoked or has expired; which one is not told.
             DatabaseUnavailable: it cannot be looked up.
         """
-        key_id = credential[len(KEY_PREFIX) :].partition("_")[0]
+        key_id = key_id_of(credential)
         row = await self._row(key_id) if len(credential) <= _LONGEST and len(key_id) == 2 * _ID_BYTES else None
         if not self._is(row, credential) or row is None or not row.is_usable:
             raise Unauthorized("The API key is not valid", headers={"WWW-Authenticate": "Bearer"})

@@ -50,8 +50,11 @@ class Verifier(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gate:
-    """What a process asks of whoever comes. `tenant_member` names the member of an authenticated user that is its
-    tenant. `welcome` is told of the tenant of whoever comes in. `studio_from_here`: the Studio's developers need no key where they sit at this machine."""
+    """What a process asks of whoever comes.
+
+    `tenant_member` names the member of an authenticated user that is its tenant; `welcome` is told of that tenant.
+    `studio_from_here`: the Studio's developers need no key where they sit at this machine.
+    """
 
     max_body_bytes: int
     handlers: Handlers | None = None
