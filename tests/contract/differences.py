@@ -52,6 +52,8 @@ _SCHEMAS = "The reference cannot make input and output schemas with this version
 _SIZE = "The recorder cuts long bodies and notes their length, which differs."
 _DEV_STORE = "Sizes and counts are those of another store."
 _BACK_AFTER_DELETION = "The reference had lost this default assistant when the scenario on assistants deleted it."
+_STOPPED = "The replay stops what fires every second, so that what comes after it finds things at rest."
+_EVERY_SECOND = "The reference looks for due crons every five seconds; ours fire at each of their ticks."
 _LATER = "The part of the API that this step asks for comes in a later version."
 
 _EVERYWHERE: Final = (
@@ -140,7 +142,6 @@ _STATE: Final = (
 
 _RUNS: Final = (
     Explained("05-runs/create with webhook null", "response.body.detail", _WORDING),
-    Explained("05-runs/errors: *webhook", "*", _LATER),
     Explained("05-runs/errors: *", "response.body.detail", _WORDING),
     Explained("05-runs/list: bad select", "response.body.detail", _WORDING),
     Explained("05-runs/join it", "response.body.*", "Feedback keys of a tracing product are ignored and fail no run."),
@@ -201,6 +202,16 @@ _STREAMS: Final = (
     Explained("12-interrupts/bad interrupt_before", "response.body.detail", _WORDING),
 )
 
+_CRONS: Final = (
+    Explained("14-crons/*: bad schedule", "response.body.detail", _WORDING),
+    Explained("14-crons/*: bad timezone", "response.body.detail", _WORDING),
+    Explained("14-crons/*: bad sort", "response.body.detail", _WORDING),
+    Explained("14-crons/create: no schedule", "response.*", _WITHOUT_A_REASON_TO_FAIL),
+    Explained("14-crons/cron after it fired", "response.body.*enabled", _STOPPED, ours=False),
+    Explained("14-crons/the thread", "response.body.values.log.*", _EVERY_SECOND),
+    Explained("14-crons/threads the stateless cron made", "response.headers.x-pagination-*", _EVERY_SECOND),
+)
+
 EXPLAINED: Final[tuple[Explained, ...]] = (
     *_EVERYWHERE,
     *_SYSTEM,
@@ -211,6 +222,7 @@ EXPLAINED: Final[tuple[Explained, ...]] = (
     *_MULTITASK,
     *_CANCEL,
     *_STREAMS,
+    *_CRONS,
 )
 
 _NO_ORDER = "An object's members have no order: the recorder answers the first question it meets, here the other one."
