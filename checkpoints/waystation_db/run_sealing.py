@@ -51,9 +51,8 @@ async def opened_metadata(conn: Conn, key: RunKey, metadata: dict[str, Any]) -> 
     return metadata if cipher is None else await cipher.open_members(metadata_place(key.tenant_id), metadata)
 
 
-async def opened_error(conn: Conn, key: RunKey, error: Any) -> dict[str, Any] | None:
+async def opened_error(cipher: Cipher | None, key: RunKey, error: Any) -> dict[str, Any] | None:
     """A run's error; one that does not open says so: who asks how a run ended must get an answer."""
-    cipher = cipher_of(conn)
     if cipher is None or not is_sealed(error):
         return cast("dict[str, Any] | None", error)
     try:

@@ -408,7 +408,7 @@ async def run_state(conn: Conn, key: RunKey, *, visible: str | None = None) -> R
     if row is None:
         return None
     status, attempt, epoch_ms, resumable, error = row[:5]
-    return RunState(key, status, attempt, epoch_ms, resumable, await opened_error(conn, key, error))
+    return RunState(key, status, attempt, epoch_ms, resumable, await opened_error(cipher_of(conn), key, error))
 
 
 async def cancel_wish(conn: Conn, key: RunKey) -> CancelWish | None:
@@ -425,7 +425,7 @@ async def run_output(conn: Conn, key: RunKey) -> RunOutput | None:
     status, error, values, interrupts = row
     return RunOutput(
         status,
-        await opened_error(conn, key, error),
+        await opened_error(cipher_of(conn), key, error),
         await open_text(cipher_of(conn), thread_place(key.tenant_id, key.thread_id, "values"), values),
         await opened_interrupts(conn, key, interrupts),
     )

@@ -89,9 +89,10 @@ async def spans(conn: Conn, tenant_id: str, thread_id: str, *, after: int, visib
 
 async def _span(conn: Conn, key: RunKey, row: TupleRow) -> RunSpan:
     span = RunSpan(key, *row[1:])
-    if cipher_of(conn) is None:
+    cipher = cipher_of(conn)
+    if cipher is None:
         return span
-    asked, error = await opened_asked(conn, key, span.asked), await opened_error(conn, key, span.error)
+    asked, error = await opened_asked(conn, key, span.asked), await opened_error(cipher, key, span.error)
     return replace(span, asked=asked, error=error)
 
 

@@ -7,7 +7,7 @@ loop. Appends of all runs that wait at the same moment are one statement, and so
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 
@@ -15,14 +15,16 @@ from waystation.events.batcher import Batcher
 from waystation.events.chunks import PackedEvents, pack, unpack
 from waystation.events.live import FETCH_BYTES
 from waystation.events.log import Event, EventId, fenced
+from waystation.events.sealing import opened_chunks, sealed_chunks
 from waystation_db import events as rows
 from waystation_db import thread_events
-from waystation_db.errors import DatabaseError, DatabaseUnavailable
+from waystation_db.errors import DatabaseError, DatabaseUnavailable, Undecipherable
 from waystation_db.events import Chunk, Position, ReadChunks, RunChunks
 from waystation_db.group_commit import GroupCommit
 from waystation_db.pool import Database
 from waystation_db.retrying import is_passing
 from waystation_db.rows import RunKey, RunState
+from waystation_db.run_sealing import opened_error
 from waystation_db.thread_events import ThreadPosition
 
 _RETRY_S = 30.0
@@ -53,7 +55,7 @@ class ChunkWriter:
 
         Raises Fenced when the attempt is over, DatabaseUnavailable when Postgres stayed away for 30 s.
         """
-        chunks = [Chunk(*packed) for packed in pack(events)]
+        chunks = [Chunk(*packed) for packed in await sealed_chunks(self._db.cipher, key, pack(events))]
         if chunks:
             await self._group.submit(_Append(RunChunks(key, attempt, chunks), notify))
 
@@ -135,7 +137,8 @@ class ChunkReader:
             raise _told(error) from error
         if chunk is None:
             return None
-        return unpack(PackedEvents(*chunk), EventId(chunk.epoch_ms, chunk.last_counter - 1))[-1]
+        (opened,) = await opened_chunks(self._db.cipher, key, [PackedEvents(*chunk)])
+        return unpack(opened, EventId(chunk.epoch_ms, chunk.last_counter - 1))[-1]
 
     async def close(self) -> None:
         await self._reads.close()
@@ -168,19 +171,33 @@ class ChunkReader:
                 return [_told(error)] * len(positions)
             # One reader's impossible id must not fail the others.
             return [answer for position in positions for answer in await self._read_all([position])]
-        return [_stored(position, read) for position, read in zip(positions, found, strict=True)]
+        return [await self._stored(position, read) for position, read in zip(positions, found, strict=True)]
+
+    async def _stored(self, position: Position, read: ReadChunks) -> Stored | Exception:
+        if (cipher := self._db.cipher) is None:
+            return _stored(position, read.state, [PackedEvents(*chunk) for chunk in read.chunks], read.more)
+        try:
+            chunks = await opened_chunks(cipher, position.key, [PackedEvents(*chunk) for chunk in read.chunks])
+        except Undecipherable as error:
+            return error
+        state = read.state
+        if state is not None and state.error is not None:
+            state = replace(state, error=await opened_error(cipher, position.key, state.error))
+        return _stored(position, state, chunks, read.more)
 
 
-def _stored(position: Position, read: ReadChunks) -> Stored | Exception:
+def _stored(
+    position: Position, state: RunState | None, chunks: Sequence[PackedEvents], more: bool
+) -> Stored | Exception:
     events: list[Event] = []
     last = EventId(position.epoch_ms, position.counter)
     try:
-        for chunk in read.chunks:
-            events += unpack(PackedEvents(*chunk), last)
+        for chunk in chunks:
+            events += unpack(chunk, last)
             last = events[-1].id if events else last
     except ValueError as error:
         return error
-    return Stored(read.state, events, read.more)
+    return Stored(state, events, more)
 
 
 def _told(error: psycopg.Error) -> Exception:

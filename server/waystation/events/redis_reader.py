@@ -19,7 +19,10 @@ from waystation.events.log import Event, EventId
 from waystation.events.redis_hints import RedisHints
 from waystation.events.redis_pipe import RedisAway, RedisPipe
 from waystation.events.redis_writer import decode_end, parse_entry_id
+from waystation.events.sealing import opened_chunks, opened_end
 from waystation.events.watches import Watches
+from waystation_db.cipher import Cipher
+from waystation_db.errors import Undecipherable
 from waystation_db.rows import RunKey
 
 # Entries of one look at one run; with what a stream may hold at all, that bounds a look.
@@ -32,7 +35,8 @@ _Look = tuple[RunKey, EventId]
 class LiveRedis:
     """Redis as the readers of one loop see it."""
 
-    def __init__(self, url: str, watches: Watches, *, key_prefix: str = "") -> None:
+    def __init__(self, url: str, watches: Watches, *, key_prefix: str = "", cipher: Cipher | None = None) -> None:
+        self._cipher = cipher
         self._watches = watches
         self._pipe = RedisPipe(url, key_prefix=key_prefix, came_back=self._wake_all)
         self._keys = self._pipe.keys
@@ -116,19 +120,28 @@ class LiveRedis:
 
         answers = await self._pipe.ask(fill)
         found = {
-            look: _found(look[1], answers[2 * place], answers[2 * place + 1]) for place, look in enumerate(distinct)
+            look: await _found(self._cipher, look, answers[2 * place], answers[2 * place + 1])
+            for place, look in enumerate(distinct)
         }
         return [found[look] for look in looks]
 
 
-def _found(after: EventId, end: Any, entries: Any) -> Found | Exception:
+async def _found(cipher: Cipher | None, look: _Look, end: Any, entries: Any) -> Found | Exception:
     for answer in (end, entries):
         if isinstance(answer, ResponseError):
             return RedisAway(str(answer))
-    events: list[Event] = []
-    for entry, fields in entries:
-        last = parse_entry_id(entry)
-        chunk = PackedEvents(last.epoch_ms, int(fields[b"f"]), last.counter, fields[b"p"])
-        events += unpack(chunk, events[-1].id if events else after)
+    key, after = look
     more = len(entries) >= _ENTRIES
-    return Found(events, None if more or end is None else decode_end(end), more)
+    try:
+        events: list[Event] = []
+        for chunk in await opened_chunks(cipher, key, [_chunk(entry, fields) for entry, fields in entries]):
+            events += unpack(chunk, events[-1].id if events else after)
+        last = None if more or end is None else decode_end(await opened_end(cipher, key, end))
+    except Undecipherable as error:  # its readers hear of it, those of other runs do not
+        return error
+    return Found(events, last, more)
+
+
+def _chunk(entry: bytes, fields: Any) -> PackedEvents:
+    last = parse_entry_id(entry)
+    return PackedEvents(last.epoch_ms, int(fields[b"f"]), last.counter, fields[b"p"])

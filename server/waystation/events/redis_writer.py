@@ -21,7 +21,9 @@ from redis.exceptions import ResponseError
 from waystation.events.chunks import PackedEvents, pack
 from waystation.events.log import End, Event, EventId, fenced
 from waystation.events.redis_pipe import RedisAway, RedisPipe, publish
+from waystation.events.sealing import sealed_chunks, sealed_end
 from waystation.events.watches import thread_key
+from waystation_db.cipher import Cipher
 from waystation_db.rows import RunKey
 
 # What a stream keeps for readers that fall behind.
@@ -57,7 +59,10 @@ class _Sent:
 class RedisWriter:
     """Appends to Redis for the loop that executes runs."""
 
-    def __init__(self, url: str, *, key_prefix: str = "", stream_bytes: int = STREAM_BYTES) -> None:
+    def __init__(
+        self, url: str, *, key_prefix: str = "", stream_bytes: int = STREAM_BYTES, cipher: Cipher | None = None
+    ) -> None:
+        self._cipher = cipher
         self._pipe = RedisPipe(url, key_prefix=key_prefix)
         self._keys = self._pipe.keys
         self._stream_bytes = stream_bytes
@@ -79,7 +84,7 @@ class RedisWriter:
             raise RedisAway("the run's events go another way since Redis was away")
         if not events:
             return
-        chunks = pack(events)
+        chunks = await sealed_chunks(self._cipher, key, pack(events))
         answers = await self._pipe.ask(lambda pipe: self._put(pipe, key, chunks))
         errors = [answer for answer in answers if isinstance(answer, Exception)]
         if errors:
@@ -101,8 +106,10 @@ class RedisWriter:
         Raises RedisAway. So it does for a run that was given up: its readers must not find the end before the events.
         """
 
+        kept = await sealed_end(self._cipher, key, encode_end(end))
+
         def fill(pipe: Pipeline) -> int:
-            pipe.set(self._keys.end(key), encode_end(end), ex=_ENDED_S)
+            pipe.set(self._keys.end(key), kept, ex=_ENDED_S)
             pipe.expire(self._keys.stream(key), _ENDED_S)
             publish(pipe, self._keys.channel(key))
             if sent is not None and sent.entries:

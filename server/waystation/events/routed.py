@@ -113,9 +113,9 @@ def over_redis(
 
     `listener` listens on `waystation_db.events.CHANNEL`; without it, polls find what was written while Redis was away.
     """
-    redis = RedisWriter(redis_url, key_prefix=key_prefix, stream_bytes=stream_bytes)
+    redis = RedisWriter(redis_url, key_prefix=key_prefix, stream_bytes=stream_bytes, cipher=db.cipher)
     reading = Reading(
-        lambda watches: LiveRedis(redis_url, watches, key_prefix=key_prefix),
+        lambda watches: LiveRedis(redis_url, watches, key_prefix=key_prefix, cipher=db.cipher),
         chunks=ChunkReader(db),
         listener=listener,
         poll_s=poll_s,
