@@ -54,6 +54,9 @@ _DEV_STORE = "Sizes and counts are those of another store."
 _BACK_AFTER_DELETION = "The reference had lost this default assistant when the scenario on assistants deleted it."
 _STOPPED = "The replay stops what fires every second, so that what comes after it finds things at rest."
 _EVERY_SECOND = "The reference looks for due crons every five seconds; ours fire at each of their ticks."
+_UNREAD = "Nobody reads what a receiver answers, so that it need not be compressed."
+_SIGNED = "Webhooks have an id, a time and, with a secret, a signature, by the Standard Webhooks convention."
+_STATELESS = "A stateless run's metadata names its graph, too."
 _LATER = "The part of the API that this step asks for comes in a later version."
 
 _EVERYWHERE: Final = (
@@ -146,7 +149,7 @@ _RUNS: Final = (
     Explained("05-runs/list: bad select", "response.body.detail", _WORDING),
     Explained("05-runs/join it", "response.body.*", "Feedback keys of a tracing product are ignored and fail no run."),
     Explained("05-runs/its thread (3)", "response.body.*", "Deleting a running run frees its thread (its bug)."),
-    Explained("06-stateless/*", "response.body*metadata.graph_id", "A stateless run's metadata names its graph, too."),
+    Explained("06-stateless/*", "response.body*metadata.graph_id", _STATELESS),
     Explained("06-stateless/*", "response.body.detail", _WORDING),
     Explained("09-config/what the graph wrote", "response.*", _LATER),
     Explained(
@@ -212,6 +215,19 @@ _CRONS: Final = (
     Explained("14-crons/threads the stateless cron made", "response.headers.x-pagination-*", _EVERY_SECOND),
 )
 
+_HOOKS: Final = (
+    Explained("15-webhooks/webhook received*", "request.headers.Host", "The receiver listens on another port."),
+    Explained("15-webhooks/webhook received*", "request.headers.Content-Length", _KWARGS),
+    Explained("15-webhooks/webhook received*", "request.headers.User-Agent", _ITS_OWN_VERSION),
+    Explained("15-webhooks/webhook received*", "request.headers.Accept-Encoding", _UNREAD, ours="identity"),
+    Explained("15-webhooks/webhook received*", "request.headers.webhook-*", _SIGNED),
+    Explained("15-webhooks/webhook received*", "request.body.kwargs.*", _KWARGS),
+    Explained("15-webhooks/webhook received (4)", "request.body.metadata.graph_id", _STATELESS, ours="steps"),
+    Explained("15-webhooks/stateless run", "response.body.metadata.graph_id", _STATELESS, ours="steps"),
+    Explained("15-webhooks/webhook received (5)", "request.body.values.ticks.*", _SPEED),
+    Explained("15-webhooks/bad scheme", "response.body.detail", _WORDING),
+)
+
 EXPLAINED: Final[tuple[Explained, ...]] = (
     *_EVERYWHERE,
     *_SYSTEM,
@@ -223,6 +239,7 @@ EXPLAINED: Final[tuple[Explained, ...]] = (
     *_CANCEL,
     *_STREAMS,
     *_CRONS,
+    *_HOOKS,
 )
 
 _NO_ORDER = "An object's members have no order: the recorder answers the first question it meets, here the other one."

@@ -94,7 +94,8 @@ class Postman:
         resolvers: int = 8,
     ) -> None:
         self._rules = rules
-        self._headers = {"user-agent": _USER_AGENT, **{name.lower(): value for name, value in headers}}
+        own = {"User-Agent": _USER_AGENT} if "user-agent" not in {name.lower() for name, _ in headers} else {}
+        self._headers = {**own, **dict(headers)}
         self._secrets = [*secrets]
         self._timeout_s = timeout_s
         # The process's default executor is others'; a name server that does not answer would take its threads.
@@ -167,8 +168,8 @@ class Postman:
             content=letter.body,
             headers={
                 **self._headers,
-                "accept-encoding": "identity",
-                "content-type": "application/json",
+                "Accept-Encoding": "identity",
+                "Content-Type": "application/json",
                 **letter.headers(self._secrets),
             },
         )
