@@ -10,14 +10,15 @@ import httpx
 import pytest
 
 from waystation.api.headers import HeaderRules
-from waystation.catalog.keys import HeaderKeys
+from waystation.app import is_served, operations
+from waystation.catalog.keys import HeaderKeys, HttpKeys
 from webapp_project import webapp_client
 
 SENT = {"x-tenant-id": "acme", "x-tenant-name": "Acme", "x-tenant-secret": "s", "x-other": "o", "x-api-key": "k"}
 
 
 def headers_seen(client: httpx.Client, **body: Any) -> dict[str, str]:
-    asked = {"assistant_id": "echo", "input": {}, **body}
+    asked: dict[str, Any] = {"assistant_id": "echo", "input": {}, **body}
     return client.post("/runs/wait", json=asked, headers=SENT).raise_for_status().json()["headers"]
 
 
@@ -49,31 +50,32 @@ def test_patterns_know_the_asterisk_and_nothing_else() -> None:
 
 
 SWITCHES = {
-    "disable_assistants": "/assistants",
-    "disable_threads": "/threads",
-    "disable_runs": "/runs",
-    "disable_store": "/store",
-    "disable_mcp": "/mcp",
-    "disable_a2a": "/a2a",
-    "disable_meta": "/info",
+    "disable_assistants": {"Assistants"},
+    "disable_threads": {"Threads", "Thread state"},
+    "disable_runs": {"Runs", "Stateless runs", "Crons"},
+    "disable_store": {"Store"},
+    "disable_mcp": {"MCP"},
+    "disable_a2a": {"A2A"},
+    "disable_webhooks": {"Webhooks"},
 }
 
 
-@pytest.mark.parametrize(("switch", "prefix"), SWITCHES.items())
-def test_a_switch_takes_a_family_of_operations_away(
-    database_uri: str, switch: str, prefix: str, tmp_path: Path
-) -> None:
-    from waystation.app import is_served, operations
-    from waystation.catalog.keys import HttpKeys
-
+@pytest.mark.parametrize(("switch", "tags"), SWITCHES.items())
+def test_a_switch_takes_a_family_of_operations_away_and_nothing_else(switch: str, tags: set[str]) -> None:
     http = HttpKeys.model_validate({switch: True})
-    family = [one for one in operations() if one.path.startswith(prefix)]
-    runs = [one for one in family if "/runs" in one.path and switch == "disable_threads"]
-    assert family, f"nothing below {prefix}"
-    left = {one.path for one in family if is_served(one, http)}
-    assert left == {one.path for one in runs}
-    others = [one for one in operations() if not is_served(one, http)]
-    assert all(one.path.startswith(prefix) or "/runs" in one.path or switch == "disable_meta" for one in others)
+    gone = [one for one in operations() if not is_served(one, http)]
+
+    assert {str(tag) for one in gone for tag in one.tags} == tags
+    assert all(tags.isdisjoint(one.tags) for one in operations() if is_served(one, http))
+
+
+def test_what_is_switched_off_is_404_and_not_described(database_uri: str, tmp_path: Path) -> None:
+    with webapp_client(database_uri, tmp_path, app=None, disable_assistants=True, disable_mcp=True) as client:
+        for path in ("/assistants/search", "/assistants", "/mcp"):
+            assert client.post(path, json={}).status_code == 404, path
+        paths = client.get("/openapi.json").json()["paths"]
+        assert not [path for path in paths if path.startswith(("/assistants", "/mcp"))]
+        assert client.get("/info").json()["flags"]["assistants"] is False
 
 
 def test_without_meta_only_health_is_left_and_asks_nobody(database_uri: str, tmp_path: Path) -> None:

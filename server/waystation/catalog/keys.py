@@ -6,17 +6,52 @@ warned about: newer versions of the platform add keys, and a project must not st
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 ModuleNames = tuple[Annotated[tuple[str, ...], Field(min_length=2)], ...]  # module, …, class
 Minutes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+def _compiles(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as e:
+        raise ValueError(f"should be a regular expression ({e})") from None
+    return value
+
+
+def _runs_here(value: str) -> str:
+    if (match := re.fullmatch(r"3\.(\d{1,3})", value)) is None or int(match[1]) < 11:
+        raise ValueError('should be "3.11" or newer')
+    return value
+
+
+def _node(value: object) -> object:
+    text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+    if not text.isascii() or not text.isdigit() or int(text) < 20:
+        raise ValueError('should be "20" or newer')
+    return text
+
+
+Text = Annotated[str, Field(min_length=1)]
+
+
 class _Keys(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_not_given(cls, value: object) -> object:
+        """The platform's own schema allows null nearly everywhere, for the default."""
+        if not isinstance(value, dict):
+            return value
+        members = cast(dict[str, Any], value)
+        return {k: v for k, v in members.items() if v is not None or k not in cls.model_fields}
 
 
 class IndexKeys(_Keys):
@@ -77,7 +112,7 @@ class AuthKeys(_Keys):
 class PathKeys(_Keys):
     """An object that is only a path: `encryption`, `priority`."""
 
-    path: str
+    path: Text
 
 
 class CorsKeys(_Keys):
@@ -87,7 +122,7 @@ class CorsKeys(_Keys):
     allow_methods: tuple[str, ...] = ("GET",)
     allow_headers: tuple[str, ...] = ()
     allow_credentials: bool = False
-    allow_origin_regex: str | None = None
+    allow_origin_regex: Annotated[str, AfterValidator(_compiles)] | None = None
     expose_headers: tuple[str, ...] = ()
     max_age: Annotated[int, Field(ge=0)] = 600
 
@@ -95,12 +130,12 @@ class CorsKeys(_Keys):
 class HeaderKeys(_Keys):
     """Which request headers: patterns with `*`, `excludes` win."""
 
-    includes: tuple[str, ...] = ()
-    excludes: tuple[str, ...] = ()
+    includes: tuple[Text, ...] = ()
+    excludes: tuple[Text, ...] = ()
 
 
 class HttpKeys(_Keys):
-    app: str | None = None
+    app: Text | None = None
     enable_custom_route_auth: bool = False
     middleware_order: Literal["middleware_first", "auth_first"] = "middleware_first"
     mount_prefix: Annotated[str, Field(pattern=r"^/.*[^/]$")] | None = None
@@ -272,27 +307,29 @@ class ProjectKeys(_Keys):
     ui_config: dict[str, Any] | None = None
     waystation: WaystationKeys = WaystationKeys()
     # For the image only
-    python_version: Annotated[str, Field(pattern=r"^3\.\d+$")] | None = None
-    node_version: str | int | None = None
-    api_version: str | None = None
-    base_image: str | None = None
-    image_distro: str | None = None
+    python_version: Annotated[str, AfterValidator(_runs_here)] | None = None
+    node_version: Annotated[str, BeforeValidator(_node)] | None = None
+    api_version: Text | None = None
+    base_image: Text | None = None
+    image_distro: Literal["debian", "wolfi", "bookworm"] | None = None
     dockerfile_lines: tuple[str, ...] = ()
     pip_config_file: str | None = None
     pip_installer: Literal["auto", "pip", "uv"] | None = None
-    keep_pkg_tools: bool | tuple[str, ...] | None = None
+    keep_pkg_tools: bool | tuple[Literal["pip", "setuptools", "wheel"], ...] | None = None
     source: SourceKeys | None = None
 
 
 _NOT_OURS_TO_CHECK = {"$schema", "_INTERNAL_docker_tag"}
 
 
-def unknown_keys(keys: BaseModel, prefix: str = "") -> Iterator[str]:
-    """Dotted names of all keys below `keys` that no model knows."""
+def unknown_keys(keys: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted names of all keys below `keys` that no model knows, each with what may have been meant (or nothing)."""
+    known = type(keys).model_fields
     for name in keys.model_extra or {}:
         if name not in _NOT_OURS_TO_CHECK:
-            yield prefix + name
-    for name in type(keys).model_fields:
+            near = difflib.get_close_matches(name, [k for k in known if k not in keys.model_fields_set], n=1)
+            yield prefix + name, f"; did you mean {prefix}{near[0]}?" if near else ""
+    for name in known:
         value = getattr(keys, name)
         if isinstance(value, BaseModel):
             yield from unknown_keys(value, f"{prefix}{name}.")

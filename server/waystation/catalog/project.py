@@ -5,17 +5,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from dotenv import dotenv_values
 from pydantic import ValidationError
 
+from waystation.catalog.dependencies import read_dependencies
+from waystation.catalog.env_file import read_env
 from waystation.catalog.keys import (
     AuthKeys,
     CheckpointerKeys,
@@ -27,8 +26,8 @@ from waystation.catalog.keys import (
     WebhookKeys,
     unknown_keys,
 )
-from waystation.catalog.spec import GraphSpec, parse_graph
-from waystation.config import Settings, export_environment
+from waystation.catalog.spec import GraphSpec, parse_graph, parse_spec
+from waystation.config import Settings, export_environment, ineffective_variables, settings_environment
 from waystation.errors import ConfigError
 
 CONFIG_NAME = "langgraph.json"
@@ -71,10 +70,17 @@ def configure(config: Path | None, *, root: Path) -> tuple[Settings, Project]:
     """
     settings = Settings.load()
     if config is None and settings.langserve_graphs is not None:
-        return settings, project_from_settings(settings, root=root)
+        project = project_from_settings(settings, root=root)
+        return settings, replace(project, warnings=(*project.warnings, *ineffective_variables()))
     project = read_project(config or root / CONFIG_NAME)
     export_environment(project.env)
-    return Settings.load(), project
+    settings = Settings.load()
+    unused = [
+        f"{env.names[0]} is set and has no effect: {project.config_path} is read instead"
+        for field, env in settings_environment().items()
+        if field.startswith(("langserve_", "langgraph_")) and getattr(settings, field) is not None
+    ]
+    return settings, replace(project, warnings=(*project.warnings, *unused, *ineffective_variables()))
 
 
 def read_project(path: Path) -> Project:
@@ -97,7 +103,8 @@ def read_project(path: Path) -> Project:
 
 
 def project_from_settings(settings: Settings, *, root: Path) -> Project:
-    """The project that the variables of an image describe. Its dependencies are installed already.
+    """The project that the variables of an image describe. Its dependencies are installed already. What is ours alone
+    has no variable: it is taken from the `langgraph.json` that lies in `root`, if there is one.
 
     Raises:
         ConfigError: a wrong value, named by its key in `langgraph.json`.
@@ -116,15 +123,20 @@ def project_from_settings(settings: Settings, *, root: Path) -> Project:
     }
     raw: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     try:
+        if (file := root / CONFIG_NAME).is_file() and "waystation" in (beside := _read_json(file)):
+            raw["waystation"] = beside["waystation"]
         return _project(ProjectKeys.model_validate(raw), raw, root=root.resolve(), config_path=None)
     except ValidationError as e:
         raise ConfigError("\n".join(f"environment: {line}" for line in _complaints(e))) from None
+    except ConfigError as e:
+        raise ConfigError(f"environment: {e.message}") from None
 
 
 def _project(keys: ProjectKeys, raw: dict[str, Any], *, root: Path, config_path: Path | None) -> Project:
-    warnings = [f"{name} is not known and has no effect" for name in unknown_keys(keys)]
-    env, env_warnings = _env(keys.env, root)
-    folders, dependency_warnings = _dependencies(keys.dependencies, root)
+    warnings = [*(f"{name} is not known and has no effect{hint}" for name, hint in unknown_keys(keys)), *_inert(keys)]
+    _check_specs(keys, root)
+    env, env_warnings = read_env(keys.env, root)
+    folders, dependency_warnings = read_dependencies(keys.dependencies, root)
     return Project(
         root=root,
         config_path=config_path,
@@ -145,6 +157,43 @@ def _project(keys: ProjectKeys, raw: dict[str, Any], *, root: Path, config_path:
         raw=raw,
         warnings=(*warnings, *env_warnings, *dependency_warnings),
     )
+
+
+def _check_specs(keys: ProjectKeys, root: Path) -> None:
+    """Whether every name of an object in the project's code has the form of one."""
+    paths = {
+        "http.app": keys.http and keys.http.app,
+        "auth.path": keys.auth and keys.auth.path,
+        "encryption.path": keys.encryption and keys.encryption.path,
+        "priority.path": keys.priority and keys.priority.path,
+    }
+    for key, text in paths.items():
+        if text:
+            parse_spec(key, text, root=root)
+    if keys.checkpointer and keys.checkpointer.path is not None:
+        raise ConfigError(
+            f"checkpointer.path is {keys.checkpointer.path!r}: a checkpointer of your own is not supported, expected "
+            "no such key (runs are fenced by Waystation's checkpointer on Postgres, which writes LangGraph's own tables)"
+        )
+
+
+def _inert(keys: ProjectKeys) -> Iterator[str]:
+    """What is understood and has no effect here."""
+    serde = keys.checkpointer.serde if keys.checkpointer else None
+    for name in ("allowed_json_modules", "allowed_msgpack_modules"):
+        if serde is not None and getattr(serde, name) is True:
+            yield (
+                f"checkpointer.serde.{name} is true, which would load any class that the database names: only listed "
+                'ones are loaded here, expected a list such as [["my_agent.models", "MyState"]]'
+            )
+    if serde is not None and serde.pickle_fallback:
+        yield "checkpointer.serde.pickle_fallback is true: pickle runs what it loads, and is never loaded here"
+    if keys.ui or keys.ui_config:
+        yield "ui and ui_config have no effect: no components are built here, and /ui answers 404"
+    for graph_id, value in keys.graphs.items():
+        if isinstance(value, dict):
+            unknown = [name for name in cast(dict[str, Any], value) if name not in ("path", "description")]
+            yield from (f"graphs.{graph_id}.{name} is not known and has no effect" for name in unknown)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -171,50 +220,6 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ConfigError(f"{CONFIG_NAME}: {', '.join(twice)} is given twice in one object")
     return members
-
-
-def _env(given: str | Mapping[str, str], root: Path) -> tuple[Mapping[str, str], list[str]]:
-    if not isinstance(given, str):
-        return given, []
-    path = root / given
-    if not path.is_file():
-        # Not an error: templates name a `.env` that is not in the repository.
-        return {}, [f"env names {given!r}, which does not exist"]
-    return {name: value for name, value in dotenv_values(path).items() if value is not None}, []
-
-
-def _dependencies(dependencies: tuple[str, ...], root: Path) -> tuple[tuple[Path, ...], list[str]]:
-    folders: list[Path] = []
-    warnings: list[str] = []
-    for i, dependency in enumerate(dependencies):
-        folder = (root / dependency).resolve()
-        if folder.is_dir():
-            folders += [f for f in _import_folders(folder) if f not in folders]
-        elif dependency.startswith((".", "/")):
-            raise ConfigError(f"dependencies[{i}] is {dependency!r}: no such folder below {root}")
-        elif not _is_installed(dependency):
-            warnings.append(
-                f"dependencies[{i}] is {dependency!r}, which is not installed here: pip install '{dependency}'"
-            )
-    # Like `langgraph dev`: the project's own folder can be imported from, whatever the dependencies say.
-    return tuple(folders if root in folders else [*folders, root]), warnings
-
-
-def _import_folders(folder: Path) -> Iterator[Path]:
-    yield folder
-    if (folder / "src").is_dir() and not (folder / "src" / "__init__.py").exists():
-        yield folder / "src"
-
-
-def _is_installed(requirement: str) -> bool:
-    name = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*(?=\s*($|[\[<>=!~;@ ]))", requirement)
-    if name is None:
-        return True  # a URL: nothing to look up by
-    try:
-        importlib.metadata.distribution(name.group())
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _complaints(error: ValidationError) -> Iterator[str]:

@@ -21,9 +21,17 @@ def project_serde(project: Project) -> CheckpointSerde:
     msgpack = serde.allowed_msgpack_modules if serde else None
     json = serde.allowed_json_modules if serde else None
     return CheckpointSerde(
-        allowed_msgpack_modules=[(name[0], name[1]) for name in msgpack] if isinstance(msgpack, tuple) else (),
-        allowed_json_modules=[(name[0], name[1]) for name in json] if isinstance(json, tuple) else (),
+        allowed_msgpack_modules=[_class_name(name) for name in msgpack] if isinstance(msgpack, tuple) else (),
+        # Its JSON form names the parts of a module one by one.
+        allowed_json_modules=[(*_class_name(name)[0].split("."), name[-1]) for name in json]
+        if isinstance(json, tuple)
+        else (),
     )
+
+
+def _class_name(name: tuple[str, ...]) -> tuple[str, str]:
+    """Module and class, however many parts the module was written in."""
+    return ".".join(name[:-1]), name[-1]
 
 
 @contextlib.asynccontextmanager
