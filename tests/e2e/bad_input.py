@@ -41,7 +41,7 @@ class Battery:
             answer = await self.http.request(method, url, **options)
         assert answer.status_code < 500, (what, answer.status_code, answer.text, str(options)[:300])
         if answer.status_code >= 400:
-            assert isinstance(answer.json()["detail"], str), (what, answer.text)
+            assert isinstance(said(answer), str), (what, answer.text)
         return answer
 
     async def json(self, method: str, path: str, body: Any = None) -> Any:
@@ -71,9 +71,17 @@ class Battery:
     def refused(answer: httpx.Response, *, naming: Path = (), what: object = "") -> None:
         """It is a 4xx whose text names the field, or the one around it, and does not repeat what was sent."""
         assert 400 <= answer.status_code < 500, (what, answer.status_code, answer.text[:300])
-        detail = answer.json()["detail"]
+        detail = said(answer)
         assert not naming or any(isinstance(step, str) and step in detail for step in naming), (what, detail)
         assert len(detail) < 2000, what
+
+
+def said(answer: httpx.Response) -> Any:
+    """What an error says; under /v1 in OpenAI's shape, and of a namespace's label as the protocol has it: bare."""
+    body = answer.json()
+    if isinstance(body, str):
+        return body
+    return body["error"]["message"] if "detail" not in body else body["detail"]
 
 
 @asynccontextmanager

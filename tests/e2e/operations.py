@@ -74,8 +74,11 @@ class Things:
             "assistant_id": self.assistant_id,
             "checkpoint_id": self.checkpoint_id,
             "namespace": "child",
+            "model": "chat",
+            "response_id": f"resp_{self.thread_id}{self.run_id}".replace("-", ""),
         }
-        return operation.path.format(**given | replaced)
+        nothing = {name: str(uuid.uuid4()) for name in operation.of("path")}
+        return operation.path.format(**nothing | given | replaced)
 
     def body_of(self, operation: Described) -> Any:
         """A body that the operation accepts."""
@@ -84,6 +87,10 @@ class Things:
                 return [{"assistant_id": "steps", "input": {"n": 0}}]
             case "runs" | "wait" | "stream":
                 return {"assistant_id": "steps", "input": {"n": 0}}
+            case "completions":
+                return {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
+            case "responses":
+                return {"model": "chat", "input": "hi", "store": False}
             case "cancel":
                 return {"thread_id": self.thread_id, "run_ids": [str(uuid.uuid4())]}
             case "prune":

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from e2e.bad_input import Battery, battery_on
+from e2e.bad_input import Battery, battery_on, said
 from e2e.operations import EVERY, WITH_BODY, Described
 from live_server import LiveServer
 
@@ -86,8 +86,8 @@ async def test_garbage_in_the_query_is_ignored_or_refused(battery: Battery, oper
     body = {} if operation.body is None else {"json": battery.things.body_of(operation)}
     for name, text in itertools.product(operation.of("query"), QUERIES):
         answer = await battery.ask(operation.method, f"{path}?{name}={quote(text)}", what=(name, text[:50]), **body)
-        if answer.status_code == 422:
-            assert name in answer.json()["detail"], answer.text
+        if answer.status_code == 422 or (answer.status_code == 400 and "/v1/" in path):
+            assert name in said(answer), answer.text
     for raw in ("%", "%zz=%zz", "&&&==&", "a" * 30_000, "limit[]=1", "%00=%00", "\xff", "&".join(["limit=1"] * 2000)):
         await battery.ask(operation.method, f"{path}?{quote(raw, safe='%&=[]')}", what=raw[:50], **body)
     for name in operation.of("query"):
