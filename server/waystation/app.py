@@ -20,6 +20,7 @@ from waystation.api import (
     state,
     stateless,
     system,
+    thread_events,
     threads,
     webhooks,
 )
@@ -46,6 +47,7 @@ ROUTERS = (
     state.router,
     runs.router,
     stateless.router,
+    thread_events.router,
     crons.router,
     webhooks.router,
     mcp.router,
@@ -57,7 +59,7 @@ ROUTERS = (
 _SWITCHES = {
     "disable_assistants": ("Assistants",),
     "disable_threads": ("Threads", "Thread state"),
-    "disable_runs": ("Runs", "Stateless runs", "Crons"),
+    "disable_runs": ("Runs", "Stateless runs", "Thread events", "Crons"),
     "disable_webhooks": ("Webhooks",),
     "disable_mcp": ("MCP",),
     "disable_a2a": ("A2A",),

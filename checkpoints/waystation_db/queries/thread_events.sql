@@ -43,6 +43,24 @@ from thread t
 where t.tenant_id = %(tenant_id)s and t.thread_id = %(thread_id)s and t.hidden_at is null
   and t.metadata @> %(visible)s::jsonb;
 
+-- name: executing_run
+-- The run that executes on a thread.
+select run_id::text
+from run
+where tenant_id = %(tenant_id)s and thread_id = %(thread_id)s and status = 'running';
+
+-- name: newest_run
+-- The thread's newest run that took numbers, or the one of an id.
+select r.run_id::text
+from thread t
+join run r on r.tenant_id = t.tenant_id and r.thread_id = t.thread_id
+where t.tenant_id = %(tenant_id)s and t.thread_id = %(thread_id)s and t.hidden_at is null
+  and t.metadata @> %(visible)s::jsonb
+  and r.event_base is not null
+  and (%(run_id)s::uuid is null or r.run_id = %(run_id)s::uuid)
+order by r.event_base desc
+limit 1;
+
 -- name: threads_moved
 -- The places of those threads on which a run executes, or that moved on from where their reader stands.
 select w.place::int

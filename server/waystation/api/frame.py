@@ -30,6 +30,7 @@ from waystation.api.headers import HeaderRules
 from waystation.api.limits import REPLACEMENT
 from waystation.api.openapi import Document, describe_api, with_theirs
 from waystation.api.routing import Operation
+from waystation.api.thread_socket import serve_thread_socket, thread_of
 from waystation.auth import Gate
 from waystation.auth.gate import CALLER
 from waystation.telemetry import metrics
@@ -43,6 +44,9 @@ PUBLIC = "System"
 """The tag of operations that ask for no credentials."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+SOCKET_PATH = "/threads/{thread_id}/stream/events"
+"""What is served over WebSockets, too, unless the project switched the operation off."""
+
 _VARY = [(b"vary", b"Origin")]
 
 
@@ -66,6 +70,7 @@ class Application:
     def serve(self, operations: Iterable[Operation]) -> None:
         """Serve these and no others. Before the first request."""
         self.operations = list(operations)
+        self.serves_sockets = any(operation.path == SOCKET_PATH for operation in self.operations)
         self.table = RouteTable(self.operations)
 
     def start_draining(self) -> None:
@@ -95,7 +100,19 @@ class Application:
             case _ if self.custom is not None and self.custom.takes(scope):
                 await self.custom(scope, receive, send)
             case _:
-                await send({"type": "websocket.close", "code": 1000})
+                await self._websocket(scope, receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        is_here = path.startswith(f"{self.prefix}/")
+        thread_id = thread_of(path[len(self.prefix) :]) if is_here and self.serves_sockets else None
+        if thread_id is None:
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        try:
+            await serve_thread_socket(scope, receive, send, thread_id=thread_id)
+        except Exception as error:  # the boundary of a connection: others go on
+            log.error("A socket broke off", exc_info=error, extra={"path": path})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         origin, request_id, preflight = _look_at(scope)

@@ -67,8 +67,8 @@ class NativeWire:
     def output(self) -> bytes | None:
         """JSON of what a waiting client gets: the last values, with `__interrupt__` if something was asked."""
         if self._interrupts:
-            values = cast("dict[str, Any]", self._values if isinstance(self._values, dict) else {})
-            return dumps({**values, INTERRUPT: self.interrupts})
+            values: Any = self._values
+            return dumps({**(values if isinstance(values, dict) else {}), INTERRUPT: self.interrupts})
         return None if self._values is _NOTHING else dumps(self._values)
 
     def began(self) -> list[WireEvent]:
