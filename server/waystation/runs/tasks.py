@@ -228,8 +228,8 @@ async def _steps(
             return
         for event in batch:
             said.take(event)
-        if text := said.news():
-            yield Working(name, _now(), (Part(text=text),))
+            if text := said.news():
+                yield Working(name, _now(), (Part(text=text),))
 
 
 class _Said:
