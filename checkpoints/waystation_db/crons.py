@@ -6,17 +6,25 @@ leaves the cron due, and a second process that looks at the same moment passes i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, LiteralString, cast
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from waystation_db import cron_sealing as sealing
+from waystation_db.errors import Undecipherable
+from waystation_db.pool import cipher_of
 from waystation_db.sql import load
 
 _q = load("crons")
+
+log = logging.getLogger(__name__)
+
+_PUT_OFF = timedelta(minutes=1)
 
 Conn = AsyncConnection[TupleRow]
 CronSortBy = Literal["cron_id", "assistant_id", "thread_id", "next_run_date", "end_time", "created_at", "updated_at"]
@@ -119,6 +127,7 @@ async def thread_exists(conn: Conn, tenant_id: str, thread_id: str, *, visible: 
 async def create(conn: Conn, tenant_id: str, new: NewCron) -> bytes:
     """Make a cron; it as the API shows it."""
     params = {name: getattr(new, name) for name in NewCron.__slots__} | {"tenant_id": tenant_id}
+    params = await sealing.sealed(cipher_of(conn), tenant_id, new.cron_id, params)
     return cast("bytes", await _json(conn, _q["create_cron"], params))
 
 
@@ -130,12 +139,15 @@ async def get(conn: Conn, tenant_id: str, cron_id: str, *, visible: str = "{}") 
 async def lock(conn: Conn, tenant_id: str, cron_id: str, *, visible: str = "{}") -> LockedCron | None:
     """Hold a cron for a change until the transaction ends; None if there is none."""
     row = await (await conn.execute(_q["lock_cron"], _params(tenant_id, cron_id, visible))).fetchone()
-    return None if row is None else LockedCron(*row)
+    if row is None:
+        return None
+    return await sealing.opened(cipher_of(conn), tenant_id, cron_id, LockedCron(*row))
 
 
 async def patch(conn: Conn, tenant_id: str, cron_id: str, *, change: CronPatch) -> bytes | None:
     """Change a locked cron. None: it is gone."""
     members = {name: getattr(change, name) for name in CronPatch.__slots__}
+    members = await sealing.sealed(cipher_of(conn), tenant_id, cron_id, members)
     return await _json(conn, _q["patch_cron"], members | {"tenant_id": tenant_id, "cron_id": cron_id})
 
 
@@ -158,6 +170,9 @@ async def search(
     visible: str = "{}",
 ) -> list[bytes]:
     """A page of crons, each as JSON; `fields` are those to show (None: all)."""
+    cipher, wanted = cipher_of(conn), fields
+    if cipher is not None and fields is not None:
+        fields = [*fields, "cron_id"]  # what is sealed is bound to it
     params = _filter_params(tenant_id, where, visible) | {
         "limit": limit,
         "offset": offset,
@@ -166,7 +181,8 @@ async def search(
         "fields": None if fields is None else list(fields),
     }
     cur = await conn.execute(_q["search_crons"], params)
-    return [cast("str", row[0] or "{}").encode() for row in await cur.fetchall()]
+    found = [cast("str", row[0] or "{}").encode() for row in await cur.fetchall()]
+    return await sealing.open_faces(cipher, tenant_id, found, fields=wanted)
 
 
 async def count(conn: Conn, tenant_id: str, *, where: CronFilter, visible: str = "{}") -> int:
@@ -176,9 +192,19 @@ async def count(conn: Conn, tenant_id: str, *, where: CronFilter, visible: str =
 
 
 async def take_due(conn: Conn) -> DueCron | None:
-    """Hold the cron, of any tenant, that has been due longest and that nobody else holds. Needs a transaction."""
-    row = await (await conn.execute(_q["take_due"])).fetchone()
-    return None if row is None else DueCron(*row)
+    """Hold the cron, of any tenant, that has been due longest and that nobody else holds. Needs a transaction.
+
+    One that does not open is put off by a minute: a process that has its key may come by.
+    """
+    while row := await (await conn.execute(_q["take_due"])).fetchone():
+        cron, cipher = DueCron(*row), cipher_of(conn)
+        try:
+            sealing.adopt(cipher, cron.payload)
+            return await sealing.opened(cipher, cron.tenant_id, cron.cron_id, cron)
+        except Undecipherable as error:
+            log.warning("a cron cannot be decrypted and waits", extra={"cron_id": cron.cron_id, "error": str(error)})
+            await move_on(conn, cron, next_run_at=cron.now + _PUT_OFF, late_firings=cron.late_firings)
+    return None
 
 
 async def move_on(conn: Conn, cron: DueCron, *, next_run_at: datetime, late_firings: int = 0) -> None:
@@ -216,4 +242,6 @@ def _filter_params(tenant_id: str, where: CronFilter, visible: str) -> dict[str,
 
 async def _json(conn: Conn, statement: LiteralString, params: Mapping[str, Any]) -> bytes | None:
     row = await (await conn.execute(statement, params)).fetchone()
-    return None if row is None else cast("str", row[0]).encode()
+    if row is None:
+        return None
+    return await sealing.open_face(cipher_of(conn), params["tenant_id"], cast("str", row[0]).encode())

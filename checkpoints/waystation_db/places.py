@@ -7,6 +7,7 @@
 | error of a run                            | tenant, thread                   | it is the thread's error too        |
 | kwargs of a run, what it asked            | tenant, run                      |                                     |
 | members of metadata, of a thread's config | tenant, name of the member       | SQL merges them from row to row     |
+| payload and owner of a cron               | tenant, cron                     |                                     |
 | value of a store item                     | namespace as stored, key         | a tenant's namespaces are its own   |
 | events of a run                           | tenant, run, position            |                                     |
 """
@@ -49,6 +50,11 @@ def config_place(tenant_id: str) -> Place:
 def store_place(prefix: str, key: str) -> Place:
     """The value of a store item; `prefix` is its namespace as the row has it."""
     return Place("store", "value", (prefix, key))
+
+
+def cron_place(tenant_id: str, cron_id: str, field: str) -> Place:
+    """What a cron's runs are asked for (`payload`), and for whom they are (`owner`)."""
+    return Place("cron", field, (tenant_id, cron_id))
 
 
 def event_place(key: RunKey, epoch_ms: int, first_counter: int) -> Place:

@@ -19,6 +19,7 @@ from waystation_db import places
 from waystation_db.checkpoint_sealing import blob_place, inline_place, write_place
 from waystation_db.checkpoint_sealing import metadata_place as checkpoint_metadata_place
 from waystation_db.cipher import MARK, Cipher, Place, is_sealed, label_of_type, loads, sealed_type
+from waystation_db.cron_sealing import delivery_places
 from waystation_db.errors import Undecipherable
 from waystation_db.json import dumps
 from waystation_db.sql import load
@@ -93,11 +94,13 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of JSON text: opened and sealed whole, or member by member, or only the member `inside`."""
+    """A column of JSON text: opened and sealed whole, or member by member, or only the member `inside`, or the members
+    in `parts` (and `metadata`), each at a place of its own."""
 
     place: Callable[[Key], Place]
     members: bool = False
     inside: str | None = None
+    parts: Callable[[Key], dict[str, Place]] | None = None
 
 
 async def known_keys(conn: Conn) -> list[str]:
@@ -183,6 +186,8 @@ async def _json_anew(cipher: Cipher, column: Column, here: Key, there: Key, text
     value = loads(text)
     if column.inside is not None:
         return await _inside_anew(cipher, column, here, there, text, value)
+    if column.parts is not None:
+        return await _parts_anew(cipher, column, here, text, value)
     if not column.members:
         return dumps(
             await cipher.seal_json(column.place(there), await cipher.open_json(column.place(here), value))
@@ -208,6 +213,15 @@ async def _inside_anew(cipher: Cipher, column: Column, here: Key, there: Key, te
         return text
     again = await cipher.seal_json(column.place(there), await cipher.open_json(column.place(here), rest))
     return dumps({**value, name: {**marks, **again}}).decode()
+
+
+async def _parts_anew(cipher: Cipher, column: Column, key: Key, text: str, value: Any) -> str:
+    body = dict(cast("dict[str, Any]", value))
+    places = column.parts(key) if column.parts else {}
+    for name in places.keys() & body.keys():
+        if body[name] is not None:
+            body[name] = await cipher.seal_json(places[name], await cipher.open_json(places[name], body[name]))
+    return dumps(body).decode() if body != value else text
 
 
 def _values(kind: Table, values: tuple[Any, ...]) -> Sequence[Any]:
@@ -240,7 +254,7 @@ def _is_partly_plain(kind: Table, values: tuple[Any, ...]) -> bool:
     return any(
         text not in (None, "null") and f'"{MARK}"' not in text
         for column, text in zip(kind.columns, values, strict=True)
-        if not column.members and column.inside is None
+        if not column.members and column.inside is None and column.parts is None
     )
 
 
@@ -285,6 +299,26 @@ TABLES: dict[str, Table] = {
             Column(lambda key: places.thread_place(key[0], key[1], "error")),
             Column(lambda key: places.metadata_place(key[0]), members=True),
             Column(lambda key: places.asked_place(key[0], key[2])),
+        ),
+    ),
+    "cron": Table(
+        _q["page_crons"],
+        _q["replace_cron"],
+        columns=(
+            Column(lambda key: places.cron_place(key[0], key[1], "payload")),
+            Column(lambda key: places.cron_place(key[0], key[1], "owner")),
+            Column(lambda key: places.metadata_place(key[0]), members=True),
+        ),
+    ),
+    "webhook_delivery": Table(
+        _q["page_deliveries"],
+        _q["replace_delivery"],
+        columns=(
+            Column(
+                lambda key: places.metadata_place(key[0]),
+                parts=lambda key: delivery_places(key[0], key[2], key[3]),
+            ),
+            Column(lambda key: places.metadata_place(key[0]), members=True),
         ),
     ),
     "store": Table(

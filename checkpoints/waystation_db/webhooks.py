@@ -8,12 +8,16 @@ A claim counts the attempt, and what a sender says afterwards names it: one that
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from waystation_db.cipher import Cipher
+from waystation_db.cron_sealing import open_delivery
+from waystation_db.errors import Undecipherable
+from waystation_db.pool import cipher_of
 from waystation_db.sql import load
 
 _q = load("webhooks")
@@ -49,7 +53,22 @@ async def claim(
     `relative`: also those to a path of the server itself. `busy`: hosts (with port, as in the URL) not to send to now.
     """
     params = {"limit": limit, "lease_s": lease_s, "relative": relative, "busy": list(busy)}
-    return [Delivery(*row) for row in await (await conn.execute(_q["claim_deliveries"], params)).fetchall()]
+    taken = [Delivery(*row) for row in await (await conn.execute(_q["claim_deliveries"], params)).fetchall()]
+    if (cipher := cipher_of(conn)) is None:
+        return taken
+    opened = [await _opened(conn, cipher, delivery) for delivery in taken]
+    return [delivery for delivery in opened if delivery is not None]
+
+
+async def _opened(conn: Conn, cipher: Cipher, delivery: Delivery) -> Delivery | None:
+    """The delivery with its body decrypted. One that does not open is spent: it can be replayed when its key is
+    there."""
+    try:
+        payload = await open_delivery(cipher, delivery.tenant_id, delivery.thread_id, delivery.run_id, delivery.payload)
+    except Undecipherable as error:
+        await settle_failed(conn, delivery, delay_s=None, response_status=None, error=str(error))
+        return None
+    return replace(delivery, payload=payload)
 
 
 async def settle_delivered(conn: Conn, delivery: Delivery, *, response_status: int) -> bool:

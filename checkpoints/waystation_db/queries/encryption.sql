@@ -142,3 +142,36 @@ limit %(limit)s;
 update store
 set value = (%(new)s::text[])[1]::jsonb
 where prefix = (%(key)s::text[])[1] and key = (%(key)s::text[])[2] and value::text = (%(old)s::text[])[1];
+
+-- name: page_crons
+-- What crons ask for, and for whom.
+select array[tenant_id, cron_id::text], payload::text, owner::text, metadata::text
+from cron
+where (%(thread_id)s::text is null)
+  and (%(after)s::text[] is null or (tenant_id, cron_id) > ((%(after)s::text[])[1], ((%(after)s::text[])[2])::uuid))
+order by tenant_id, cron_id
+limit %(limit)s;
+
+-- name: replace_cron
+-- A cron, sealed anew. Nobody sees a change of the cron.
+update cron
+set payload = (%(new)s::text[])[1]::json, owner = (%(new)s::text[])[2]::json, metadata = (%(new)s::text[])[3]::jsonb
+where tenant_id = (%(key)s::text[])[1] and cron_id = ((%(key)s::text[])[2])::uuid
+  and array[payload::text, owner::text, metadata::text] is not distinct from %(old)s::text[];
+
+-- name: page_deliveries
+-- What webhooks are to tell.
+select array[tenant_id, delivery_id::text, thread_id::text, run_id::text], payload::text, metadata::text
+from webhook_delivery
+where (%(thread_id)s::text is null)
+  and (%(after)s::text[] is null
+       or (tenant_id, delivery_id) > ((%(after)s::text[])[1], ((%(after)s::text[])[2])::uuid))
+order by tenant_id, delivery_id
+limit %(limit)s;
+
+-- name: replace_delivery
+-- A delivery's body, sealed anew.
+update webhook_delivery
+set payload = (%(new)s::text[])[1]::json, metadata = (%(new)s::text[])[2]::jsonb
+where tenant_id = (%(key)s::text[])[1] and delivery_id = ((%(key)s::text[])[2])::uuid
+  and array[payload::text, metadata::text] is not distinct from %(old)s::text[];
