@@ -18,6 +18,8 @@ A message may be shown to the user of an agent: it names the limit and never any
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class GuardError(Exception):
     """Base of everything that a guard refuses with. `code` is stable and for machines."""
@@ -31,9 +33,13 @@ class GuardError(Exception):
 
 
 class BudgetExceeded(GuardError):
-    """A call was not made because it might pass a budget's limit."""
+    """A call was not made because it might pass a budget's limit; `limit` is that one."""
 
     code = "budget_exceeded"
+
+    def __init__(self, message: str, *, limit: Any = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.limit = limit
 
 
 class PriceUnknown(GuardError):

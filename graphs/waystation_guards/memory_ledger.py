@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from time import monotonic
 
 from waystation_guards.calls import CallSite
@@ -20,6 +21,7 @@ _WEIGHT = 0.2
 class _State:
     spent: int = 0
     held: int = 0
+    at_risk: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class MemoryLedger:
     _accounts: dict[Account, _State] = field(default_factory=dict[Account, _State])
     _open: dict[str, _Open] = field(default_factory=dict[str, _Open])
     _settled: OrderedDict[str, None] = field(default_factory=OrderedDict[str, None])
+    _billed: OrderedDict[str, None] = field(default_factory=OrderedDict[str, None])
     _ratios: dict[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])
 
     async def reserve(
@@ -47,26 +50,30 @@ class MemoryLedger:
     ) -> Refusal | Sequence[Balance]:
         with self._lock:
             self._expire()
+            if call in self._open:
+                return [self._balance(hold.account) for hold in holds]
             for hold in holds:
                 state = self._state(hold.account)
-                if state.spent + state.held + hold.amount > hold.limit:
+                if state.spent + state.at_risk + hold.amount > hold.limit:
                     return Refusal(hold, self._balance(hold.account))
             for hold in holds:
-                self._state(hold.account).held += hold.amount
+                self._set_aside(hold, 1)
             self._open[call] = _Open(tuple(holds), self.clock() + ttl_s)
             return [self._balance(hold.account) for hold in holds]
 
     async def settle(self, call: str, site: CallSite, entry: Entry) -> Sequence[Balance]:
         with self._lock:
             if call not in self._settled:
-                self._settled[call] = None
-                if len(self._settled) > _KEPT:
-                    self._settled.popitem(last=False)
+                _remember(self._settled, call)
                 self._give_back(call)
                 for account, amount in entry.spent.items():
                     self._state(account).spent += amount
-                self.entries.append((call, site, entry))
                 self._learn(site.tenant, entry)
+                if entry.kind == "model":
+                    billed, _, _ = call.partition("/")
+                    entry = replace(entry, cost_nano_usd=None) if billed in self._billed else entry
+                    _remember(self._billed, billed)
+                self.entries.append((call, site, entry))
             return [self._balance(account) for account in entry.spent]
 
     async def release(self, call: str) -> None:
@@ -78,6 +85,9 @@ class MemoryLedger:
             self._expire()
             return [self._balance(account) for account in accounts]
 
+    async def now(self) -> datetime:
+        return datetime.now(UTC)
+
     async def ratio(self, tenant: str, model: str) -> float:
         return self._ratios.get((tenant, model), 1.0)
 
@@ -86,12 +96,17 @@ class MemoryLedger:
 
     def _balance(self, account: Account) -> Balance:
         state = self._accounts.get(account) or _State()
-        return Balance(account, state.spent, state.held)
+        return Balance(account, state.spent, state.held, state.at_risk)
+
+    def _set_aside(self, hold: Hold, sign: int) -> None:
+        state = self._state(hold.account)
+        state.held += sign * hold.amount
+        state.at_risk += sign * max(hold.amount, hold.worst)
 
     def _give_back(self, call: str) -> None:
         if (open_ := self._open.pop(call, None)) is not None:
             for hold in open_.holds:
-                self._state(hold.account).held -= hold.amount
+                self._set_aside(hold, -1)
 
     def _expire(self) -> None:
         now = self.clock()
@@ -103,3 +118,9 @@ class MemoryLedger:
             seen = entry.cost_nano_usd / entry.estimate_nano_usd
             before = self._ratios.get((tenant, entry.model), 1.0)
             self._ratios[tenant, entry.model] = before + _WEIGHT * (seen - before)
+
+
+def _remember(seen: OrderedDict[str, None], what: str) -> None:
+    seen[what] = None
+    if len(seen) > _KEPT:
+        seen.popitem(last=False)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from langchain_core.runnables import RunnableConfig
@@ -40,20 +41,30 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """An amount to set aside on an account whose spent and held amounts together must stay within `limit`."""
+    """An amount to set aside on an account: what a call is expected to cost, and what it may cost at worst.
+
+    It fits while what is spent, what all open calls may cost at worst, and this call's expected amount stay within the
+    limit together. So however many calls run in parallel, the limit is passed by at most the difference between one
+    call's worst and expected amount.
+    """
 
     account: Account
     amount: int
     limit: int
+    worst: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """An account's state. What is held may be spent, and is given back when its call is over or its attempt is dead."""
+    """An account's state. What is held is given back when its call is over or its attempt is dead.
+
+    `held`: what open calls are expected to cost. `at_risk`: what they may cost at worst.
+    """
 
     account: Account
     spent: int
     held: int
+    at_risk: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +73,11 @@ class Refusal:
 
     hold: Hold
     balance: Balance
+
+    @property
+    def may_fit_later(self) -> bool:
+        """Whether it is only open calls that stand in the way: once they are settled there may be room."""
+        return self.balance.spent + self.hold.amount <= self.hold.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +104,19 @@ class Ledger(Protocol):
     async def reserve(
         self, call: str, site: CallSite, holds: Sequence[Hold], *, ttl_s: float
     ) -> Refusal | Sequence[Balance]:
-        """Set aside all holds or none, in one atomic step. `call` is a new UUID. The balances include the holds.
+        """Set aside all holds or none, in one atomic step. The balances include the holds.
 
+        `call` is `<id of the call>/<name of the budget>`; asked again for one that is open, nothing is set aside twice.
         Holds are given back after `ttl_s` at the latest, and at once when the site's attempt is known to be over.
         """
         ...
 
     async def settle(self, call: str, site: CallSite, entry: Entry) -> Sequence[Balance]:
-        """Give back the call's holds and write what it came to, in one atomic step. A second time does nothing."""
+        """Give back the call's holds and write what it came to, in one atomic step. A second time does nothing.
+
+        Several budgets may settle the same call. What it cost is written with the first of them: the ledger's sum is
+        what the providers bill.
+        """
         ...
 
     async def release(self, call: str) -> None:
@@ -104,6 +125,10 @@ class Ledger(Protocol):
 
     async def balances(self, accounts: Sequence[Account]) -> Sequence[Balance]:
         """What is spent and held; zero for an account that nobody has used."""
+        ...
+
+    async def now(self) -> datetime:
+        """The ledger's clock, by which windows begin and end; in UTC."""
         ...
 
     async def ratio(self, tenant: str, model: str) -> float:

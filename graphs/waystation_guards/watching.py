@@ -51,6 +51,7 @@ class ModelCall:
     began: float = field(default_factory=monotonic)
     streamed_chunks: int = 0
     streamed_chars: int = 0
+    answered_chars: int = 0
     usage: Mapping[str, Any] | None = None
     """What the provider says it was; None where it says nothing."""
     error: BaseException | None = None
@@ -210,6 +211,13 @@ def usage_of(response: LLMResult) -> Mapping[str, Any] | None:
     return None
 
 
+def _answer(response: LLMResult) -> dict[str, Any]:
+    usage = usage_of(response)
+    if usage is not None:
+        return {"usage": usage}
+    return {"answered_chars": sum(len(one.text) for some in response.generations for one in some)}
+
+
 class _OnLoop(AsyncCallbackHandler):
     """Calls that are awaited."""
 
@@ -229,7 +237,7 @@ class _OnLoop(AsyncCallbackHandler):
         self._watcher.streamed(run_id, str(token))
 
     async def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: Any) -> None:
-        await self._watcher.after(run_id, "made", usage=usage_of(response))
+        await self._watcher.after(run_id, "made", **_answer(response))
 
     async def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
         made: Made = "cancelled" if isinstance(error, asyncio.CancelledError) else "failed"
@@ -267,7 +275,7 @@ class _InThreads(BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: Any) -> None:
         if _is_blocking():
-            self._do(self._watcher.after(run_id, "made", usage=usage_of(response)))
+            self._do(self._watcher.after(run_id, "made", **_answer(response)))
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
         if _is_blocking():

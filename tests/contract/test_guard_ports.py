@@ -72,6 +72,34 @@ class TestLedger:
         assert sum(call is not None for call in calls) == 10
         assert await balance(world, account) == (0, 100)
 
+    async def test_parallel_calls_pass_the_limit_by_at_most_one_calls_error(self, world: World) -> None:
+        account, expected, worst, limit = an_account(), 10, 35, 100
+        open_calls: list[str] = []
+        spent = 0
+        for _ in range(40):
+            while (call := await reserve(world, Hold(account, expected, limit, worst=worst))) is not None:
+                open_calls.append(call)
+            if not open_calls:
+                break
+            # All that run in parallel turn out as bad as they can.
+            await world.ledger.settle(open_calls.pop(), SITE, Entry("model", spent={account: worst}))
+            spent, _held = await balance(world, account)
+        assert limit - expected < spent <= limit + worst - expected
+        assert await balance(world, account) == (spent, 0)
+
+    async def test_a_refusal_says_whether_waiting_for_open_calls_may_help(self, world: World) -> None:
+        account = an_account()
+        call = await reserve(world, Hold(account, 10, 100, worst=95))
+        assert call is not None
+        refusal = await world.ledger.reserve(str(uuid4()), SITE, [Hold(account, 10, 100)], ttl_s=TTL_S)
+        assert isinstance(refusal, Refusal)
+        assert refusal.may_fit_later
+        assert (refusal.balance.held, refusal.balance.at_risk) == (10, 95)
+        await world.ledger.settle(call, SITE, Entry("model", spent={account: 95}))
+        refusal = await world.ledger.reserve(str(uuid4()), SITE, [Hold(account, 10, 100)], ttl_s=TTL_S)
+        assert isinstance(refusal, Refusal)
+        assert not refusal.may_fit_later
+
     async def test_holds_on_several_accounts_are_set_aside_together_or_not_at_all(self, world: World) -> None:
         wide, narrow = an_account("tenant"), an_account()
         assert await reserve(world, Hold(wide, 10, 100), Hold(narrow, 10, 15))
@@ -91,6 +119,12 @@ class TestLedger:
         await world.ledger.settle(call, SITE, entry)
         await world.ledger.settle(call, SITE, entry)
         assert await balance(world, account) == (25, 0)
+
+    async def test_a_call_asked_about_twice_is_held_once(self, world: World) -> None:
+        account, call = an_account(), f"{uuid4()}/b"
+        assert await reserve(world, Hold(account, 40, 100), call=call)
+        assert await reserve(world, Hold(account, 40, 100), call=call)
+        assert await balance(world, account) == (0, 40)
 
     async def test_what_was_spent_counts_against_the_limit(self, world: World) -> None:
         account = an_account()

@@ -3,75 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from typing import Any, TypedDict
 
 import pytest
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.tools import tool
 from langgraph.graph import END, START, StateGraph
-from pydantic import Field
 
+from scripted_calls import USAGE, ScriptedModel
 from waystation_guards.errors import BudgetExceeded, GuardError, GuardUnavailable
 from waystation_guards.watching import Made, ModelCall, ToolCall, Watcher, watched
 
 pytestmark = pytest.mark.anyio
-
-USAGE: Any = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
-
-
-class Model(BaseChatModel):
-    """Says four words; `calls` counts how often somebody was charged."""
-
-    name: str | None = "scripted"
-    fails: bool = False
-    waits: bool = False
-    calls: list[str] = Field(default_factory=list)
-
-    @property
-    def _llm_type(self) -> str:
-        return "scripted"
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        self.calls.append("whole")
-        if self.fails:
-            raise ValueError("no")
-        return ChatResult(generations=[ChatGeneration(message=AIMessage("a b c d", usage_metadata=USAGE))])
-
-    def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> Iterator[ChatGenerationChunk]:
-        self.calls.append("streamed")
-        for number, word in enumerate(("a ", "b ", "c ", "d")):
-            usage = USAGE if number == 3 else None
-            yield ChatGenerationChunk(message=AIMessageChunk(content=word, usage_metadata=usage))
-            if self.fails and number == 1:
-                raise ValueError("no")
-
-    async def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[ChatGenerationChunk]:
-        for chunk in self._stream(messages):
-            yield chunk
-            if self.waits:
-                await asyncio.sleep(60)
 
 
 class Noting:
@@ -111,11 +53,11 @@ def graph_of(node: Any) -> Any:
     return builder.add_node("speaker", node).add_edge(START, "speaker").add_edge("speaker", END).compile()
 
 
-def model() -> Model:
-    return Model(calls=[])
+def model() -> ScriptedModel:
+    return ScriptedModel(calls=[])
 
 
-async def say(model: Model, how: str, config: Any = None) -> str:
+async def say(model: ScriptedModel, how: str, config: Any = None) -> str:
     match how:
         case "ainvoke":
             return str((await model.ainvoke("hi", config)).content)
@@ -157,7 +99,7 @@ async def test_a_refused_call_is_not_made(how: str) -> None:
 
 @pytest.mark.parametrize("how", HOW)
 async def test_a_failed_call_is_told_as_failed(how: str) -> None:
-    guard, speaker = Noting(), Model(calls=[], fails=True)
+    guard, speaker = Noting(), ScriptedModel(calls=[], fails=True)
     with pytest.raises(ValueError, match="no"):
         await say(speaker, how, watched(None, [guard]))
     assert guard.ends == ["failed"]
@@ -166,7 +108,7 @@ async def test_a_failed_call_is_told_as_failed(how: str) -> None:
 
 @pytest.mark.parametrize("how", ["ainvoke", "astream"])
 async def test_a_cancelled_stream_is_told_with_what_had_come(how: str) -> None:
-    guard, speaker = Noting(), Model(calls=[], waits=True)
+    guard, speaker = Noting(), ScriptedModel(calls=[], waits=True)
     watcher = Watcher([guard])
     config: Any = {"callbacks": watcher.handlers}
     streaming = asyncio.Event()

@@ -1,0 +1,92 @@
+"""One limit of a budget: how much, of what, for whom, in which window, and what happens there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final, Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from waystation_guards.ports import Unit
+from waystation_guards.pricing import Rates
+from waystation_guards.windows import Window
+
+Scope = Literal["run", "thread", "assistant", "graph", "user", "key", "tenant"]
+OnLimit = Literal["raise", "end", "interrupt", "degrade"]
+
+UNIT_SIZES: Final[dict[Unit, int]] = {
+    "usd": 1_000_000_000,
+    "tokens": 1,
+    "model_calls": 1,
+    "tool_calls": 1,
+    "seconds": 1000,
+}
+"""What one of a unit is in the ledger's integers."""
+
+_WORDS: Final[dict[Unit, str]] = {
+    "usd": "$",
+    "tokens": "tokens",
+    "model_calls": "model calls",
+    "tool_calls": "tool calls",
+    "seconds": "seconds of model time",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `size` of a unit for each owner of the scope, in each window.
+
+    `unpriced`: what a limit in dollars does with a model whose price nobody knows: `deny` it, let it pass and `flag` it
+    in the ledger, or take these rates. `fail`: what happens while the ledger is away. `on_limit` is for middleware and
+    nodes; callbacks always raise. `alerts`: parts of the limit whose passing is told.
+    """
+
+    size: float
+    unit: Unit = "usd"
+    scope: Scope = "run"
+    window: Window = "none"
+    timezone: str = "UTC"
+    name: str = ""
+    on_limit: OnLimit = "raise"
+    unpriced: Literal["deny", "flag"] | Rates = "deny"
+    fail: Literal["closed", "open"] = "closed"
+    alerts: tuple[float, ...] = (0.5, 0.75, 0.9, 1.0)
+
+    def __post_init__(self) -> None:
+        for member, value, known in (
+            ("unit", self.unit, get_args(Unit)),
+            ("scope", self.scope, get_args(Scope)),
+            ("window", self.window, get_args(Window)),
+            ("on_limit", self.on_limit, get_args(OnLimit)),
+            ("fail", self.fail, ("closed", "open")),
+        ):
+            if value not in known:
+                raise ValueError(f"{member} of a limit is {value!r}; expected is one of {', '.join(known)}")
+        if not 0 <= self.size < float("inf"):
+            raise ValueError(f"size of a limit is {self.size!r}; expected is a number that is not below zero")
+        if isinstance(self.unpriced, str) and self.unpriced not in ("deny", "flag"):
+            raise ValueError(f"unpriced of a limit is {self.unpriced!r}; expected is deny, flag, or rates")
+        try:
+            ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError(f"timezone of a limit is {self.timezone!r}; expected is an IANA name") from None
+
+    @property
+    def unit_size(self) -> int:
+        """What one of the unit is in the ledger's integers."""
+        return UNIT_SIZES[self.unit]
+
+    @property
+    def in_units(self) -> int:
+        """The limit in the ledger's integers."""
+        return self.units_of(self.size)
+
+    def units_of(self, amount: float) -> int:
+        """An amount of the limit's unit in the ledger's integers."""
+        return int((Decimal(str(amount)) * self.unit_size).to_integral_value())
+
+    @property
+    def text(self) -> str:
+        """The limit as a person reads it: `2.5 $ per user and day`."""
+        size = f"{self.size:g} {_WORDS[self.unit]} per {self.scope}"
+        return size if self.window == "none" else f"{size} and {self.window}"
