@@ -59,6 +59,10 @@ _SIGNED = "Webhooks have an id, a time and, with a secret, a signature, by the S
 _STATELESS = "A stateless run's metadata names its graph, too."
 _LATER = "The part of the API that this step asks for comes in a later version."
 
+_BARE_TEXT = "The bare text is JSON, and its content type says so."
+_NEWEST_FIRST = "The last changed come first, as in LangGraph's own Postgres store; its development store sorts otherwise."
+_EARLIER_ITEMS = "What earlier scenarios of the recording had put."
+
 _EVERYWHERE: Final = (
     Explained("*", "response.body.code", _ERROR_CODE),
     Explained("*", "*.langgraph_api_version", _ITS_OWN_VERSION),
@@ -228,6 +232,57 @@ _HOOKS: Final = (
     Explained("15-webhooks/bad scheme", "response.body.detail", _WORDING),
 )
 
+_WAITS = "A call lasts as long as its run: the head of the answer goes out before its length is known."
+_STRUCTURED = "The output is JSON, as text and as structured content, and says which run it came from."
+_BOTH_VERSIONS = "Both versions of the protocol are spoken, and the card says so to clients of either."
+_BESIDE = "The body also has the `detail` that every refusal here has."
+
+_AGENTS: Final = (
+    Explained("22-mcp/initialize", "response.body.result.serverInfo.*", _ITS_OWN_VERSION),
+    Explained(
+        "22-mcp/initialize", "response.body.result.instructions", "The model is told how questions are answered."
+    ),
+    Explained(
+        "22-mcp/with a trailing slash", "response.headers.location", "A path holds behind any proxy.", ours="/mcp"
+    ),
+    Explained("22-mcp/tools/list", "response.body.result.tools.*", "The list is not empty (its bug)."),
+    Explained("22-mcp/tools/call*", "response.headers.transfer-encoding", _WAITS, ours="chunked"),
+    Explained("22-mcp/tools/call*", "response.body.result.content.*", _STRUCTURED),
+    Explained("22-mcp/tools/call*", "response.body.result.structuredContent", _STRUCTURED),
+    Explained("22-mcp/tools/call*", "response.body.result._meta", _STRUCTURED),
+    Explained("22-mcp/tools/call*", "response.body.result.isError", "Success is said, too.", ours=False),
+    Explained("22-mcp/GET", "response.*", "The methods that there are stand in `allow`."),
+    Explained("22-mcp/DELETE", "response.*", "405 is how the protocol says that sessions are not ended by clients."),
+    Explained("23-a2a/agent card", "response.body.supportedInterfaces.1", _BOTH_VERSIONS),
+    Explained("23-a2a/agent card", "response.body.protocolVersion", _BOTH_VERSIONS, ours="0.3.0"),
+    Explained("23-a2a/agent card", "response.body.preferredTransport", _BOTH_VERSIONS, ours="JSONRPC"),
+    Explained("23-a2a/agent card", "response.body.version", _ITS_OWN_VERSION),
+    Explained("23-a2a/agent card", "response.body.capabilities.extensions.*", "Tasks are not listed.", ours="<absent>"),
+    Explained("23-a2a/agent card", "response.body.capabilities.extensions.0.description", _WORDING),
+    Explained("23-a2a/agent card", "response.body.*nputModes.2", "Files are taken where messages are.", ours="*/*"),
+    Explained("23-a2a/agent card", "*.inputSchema.required.0", _SCHEMAS, ours="messages"),
+    Explained("23-a2a/*", "response.body.detail", _BESIDE),
+    Explained("23-a2a/message/send*", "response.headers.transfer-encoding", _WAITS, ours="chunked"),
+    Explained("23-a2a/tasks/get", "response.body.result.status.message", "The state says it.", ours="<absent>"),
+    Explained("23-a2a/tasks/get", "response.body.result.artifacts", "What the task came to is shown also later."),
+    Explained("23-a2a/message/stream", "response.events.4", "A text that has not grown is not told.", ours="<absent>"),
+    Explained("23-a2a/message/send: a graph without*", "response.body.result.artifacts.0.parts.*", _STRUCTURED),
+)
+
+_STORE: Final = (
+    Explained("13-store/put: *", "response.headers.content-type", _BARE_TEXT, ours="application/json"),
+    Explained("13-store/get: no namespace", "response.headers.content-type", _BARE_TEXT, ours="application/json"),
+    Explained("13-store/put: *", "response.body.detail", _WORDING),
+    Explained("13-store/delete: no key", "response.body.detail", _WORDING),
+    Explained("13-store/get: no key", "response.body.detail", "Every error has a `detail`, this one too."),
+    Explained("13-store/search: prefix", "response.body.items.*", _NEWEST_FIRST),
+    Explained("13-store/search: filter", "response.body.items.*", _NEWEST_FIRST),
+    Explained("13-store/search: paged", "response.body.items.*", _NEWEST_FIRST),
+    Explained("13-store/search: filter operators", "response.*", _WITHOUT_A_REASON_TO_FAIL),
+    Explained("13-store/search: no prefix", "response.*", _WITHOUT_A_REASON_TO_FAIL),
+    Explained("13-store/namespaces*", "response.body.namespaces.*", _EARLIER_ITEMS, ours="<absent>"),
+)
+
 EXPLAINED: Final[tuple[Explained, ...]] = (
     *_EVERYWHERE,
     *_SYSTEM,
@@ -238,8 +293,10 @@ EXPLAINED: Final[tuple[Explained, ...]] = (
     *_MULTITASK,
     *_CANCEL,
     *_STREAMS,
+    *_STORE,
     *_CRONS,
     *_HOOKS,
+    *_AGENTS,
 )
 
 _NO_ORDER = "An object's members have no order: the recorder answers the first question it meets, here the other one."

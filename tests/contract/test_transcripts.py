@@ -6,10 +6,12 @@ The scenarios that depend on the moment (multitasking, cancelling, leaving strea
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
 
-from api_services import api_services
+from api_services import BASIC, api_services
 from contract.compare import TRANSCRIPTS, Difference, read
 from contract.differences import EXPLAINED
 from contract.replay import Replay
@@ -19,17 +21,26 @@ from waystation.config import Settings
 
 pytestmark = pytest.mark.anyio
 
+SECURED = Path(__file__).parent / "fixtures" / "secured"
 SCENARIOS = [
     *("01-system", "02-assistants", "03-threads", "04-state", "05-runs"),
-    *("06-stateless", "09-config", "10-sse-modes", "12-interrupts"),
-    *("14-crons", "15-webhooks"),
+    *("06-stateless", "09-config", "10-sse-modes", "12-interrupts", "13-store"),
+    *("14-crons", "15-webhooks", "22-mcp", "23-a2a"),
 ]
+
+
+async def test_a_project_with_auth_answers_as_the_reference_does(database_uri: str) -> None:
+    await replay("30-auth", database_uri, project=SECURED)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 async def test_every_difference_from_the_reference_is_explained(scenario: str, database_uri: str) -> None:
+    await replay(scenario, database_uri)
+
+
+async def replay(scenario: str, database_uri: str, *, project: Path = BASIC) -> None:
     settings = Settings(database_uri=database_uri, n_jobs_per_worker=4)
-    app = create_app(lambda: api_services(database_uri, settings=settings))
+    app = create_app(lambda: api_services(database_uri, project=project, settings=settings))
     unexplained: list[Difference] = []
     async with served(app) as (_, url), httpx.AsyncClient(base_url=url, timeout=30) as client:
         found = Replay(client, scenario).run(read(TRANSCRIPTS / f"{scenario}.jsonl"))

@@ -136,7 +136,7 @@ class MessageStream(LongAnswer):
     def __init__(
         self, messages: AsyncGenerator[bytes], *, on_leave: OnLeave | None = None, filler_s: float = FILLER_S
     ) -> None:
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        headers = {"content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no"}
         super().__init__(media_type="text/event-stream", headers=headers, on_leave=on_leave, filler_s=filler_s)
         self._messages = messages
 
