@@ -19,6 +19,7 @@ from waystation.api import (
     runs,
     state,
     stateless,
+    store,
     system,
     thread_events,
     threads,
@@ -50,6 +51,7 @@ ROUTERS = (
     thread_events.router,
     crons.router,
     webhooks.router,
+    store.router,
     mcp.router,
     a2a.router,
     openai_chat.router,
@@ -61,6 +63,7 @@ _SWITCHES = {
     "disable_threads": ("Threads", "Thread state"),
     "disable_runs": ("Runs", "Stateless runs", "Thread events", "Crons"),
     "disable_webhooks": ("Webhooks",),
+    "disable_store": ("Store",),
     "disable_mcp": ("MCP",),
     "disable_a2a": ("A2A",),
 }
@@ -120,6 +123,12 @@ def attach(app: Application, services: Services) -> None:
     http, own = services.project.http, services.project.waystation.http
     app.serve(operation for operation in operations() if is_served(operation, http, own))
     app.prefix = (http and http.mount_prefix) or services.settings.mount_prefix or ""
+    services.loopback.connect(app, prefix=app.prefix)
+
+
+def attach_inside(services: Services) -> None:
+    """Let the graphs of a process that serves no API reach one all the same: the operations, without a server."""
+    attach(Application(operations(), lifespan=lambda _: contextlib.nullcontext()), services)
 
 
 def custom_app(app: Application, services: Services) -> CustomApp | None:

@@ -29,9 +29,11 @@ from waystation.errors import ConfigError
 from waystation.events import MemoryStore, RoutedLog, in_process, over_postgres, over_redis
 from waystation.runs.webhook_urls import sends_webhooks
 from waystation.services import GraphHost, GraphSide, Services
+from waystation.services.api_store import open_api_store
 from waystation.services.encryption import on_this_loop, open_cipher
 from waystation.services.gates import load_auth, open_gate
 from waystation.services.http_app import open_http_app
+from waystation.services.loopback import installed_loopback
 from waystation.services.project_parts import open_project_store, project_serde
 from waystation.services.queue_room import QueueRoom
 from waystation.services.wakeups import Wakeups
@@ -116,6 +118,7 @@ async def open_process(
         stack.push_async_callback(listener.close)
         events = _event_log(settings, kind, db, memory, listener)
         stack.push_async_callback(events.close)
+        loopback = stack.enter_context(installed_loopback())  # before the project's modules, which may ask for it
         box = _Box()
         side = _graph_side(settings, project, kind, memory, name, box, api=api, cipher=cipher)
         host = await stack.enter_async_context(GraphHost.run(side))
@@ -124,7 +127,8 @@ async def open_process(
         stack.push_async_callback(_cancelled, hearing)
         room = QueueRoom(db, limit=settings.max_queue)
         gate = await open_gate(settings, project, db, host) if api else None
-        services = Services(settings, project, db, host, events, wakeups, room, gate=gate)
+        store = await stack.enter_async_context(open_api_store(db, host))
+        services = Services(settings, project, db, host, events, wakeups, room, store, gate=gate, loopback=loopback)
         webhook_headers(project.webhooks, {**project.env, **process_environment()})
         if box.worker is not None:
             await stack.enter_async_context(_clockwork(services, listener))

@@ -17,7 +17,18 @@ Use the `receive` that comes back: what the project's handler read of the body i
 """
 
 from waystation.auth.gate import Gate, caller_of
-from waystation.auth.principal import ANONYMOUS, ANYTHING, Principal, Resource, Rules
+from waystation.auth.principal import ACTING_AS, ANONYMOUS, ANYTHING, Principal, Resource, Rules
 from waystation.auth.user import User, user_from
 
-__all__ = ["ANONYMOUS", "ANYTHING", "Gate", "Principal", "Resource", "Rules", "User", "caller_of", "user_from"]
+__all__ = [
+    "ACTING_AS",
+    "ANONYMOUS",
+    "ANYTHING",
+    "Gate",
+    "Principal",
+    "Resource",
+    "Rules",
+    "User",
+    "caller_of",
+    "user_from",
+]

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope
 from waystation.auth.arrival import Arrival
 from waystation.auth.cache import HandlerCache
 from waystation.auth.handlers import Handlers
-from waystation.auth.principal import ANONYMOUS, DEFAULT_TENANT, Both, Principal, Rules, is_tenant_id
+from waystation.auth.principal import ACTING_AS, ANONYMOUS, DEFAULT_TENANT, Both, Principal, Rules, is_tenant_id
 from waystation.auth.roles import RoleRules, roles_of
 from waystation.auth.user import User, studio_user
 from waystation.errors import Forbidden, Unauthorized
@@ -79,6 +79,7 @@ class Gate:
         if self.welcome is not None and caller.tenant_id != DEFAULT_TENANT:
             await self.welcome(caller.tenant_id)
         scope[CALLER] = caller
+        ACTING_AS.set(caller)
         scope["user"] = caller.seen or caller.user
         scope["auth"] = AuthCredentials(list(caller.permissions))
         return arrival.receive()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
@@ -87,3 +88,7 @@ class Both:
 
 
 ANONYMOUS = Principal()
+
+ACTING_AS: ContextVar[Principal] = ContextVar("acting_as", default=ANONYMOUS)
+"""Whom the code that runs here acts for: the caller of a request, the one whose run it is. What a graph asks of the API
+of its own process is asked in their name."""

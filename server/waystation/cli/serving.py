@@ -27,7 +27,7 @@ import uvloop
 
 from waystation.api.frame import Application
 from waystation.api.server import ApiServer
-from waystation.app import create_app
+from waystation.app import attach_inside, create_app
 from waystation.catalog import Project
 from waystation.cli.failures import UNAVAILABLE, GraphsError, told_briefly
 from waystation.cli.health import create_health_app
@@ -196,6 +196,8 @@ async def _opened(serving: Serving) -> AsyncGenerator[Process]:
 
 
 async def _until_stopped(serving: Serving, process: Process, shutdown: Shutdown) -> None:
+    if serving.sock is None or not serving.api:
+        attach_inside(process.services)
     if serving.sock is None:
         log.info("Worker started", extra={"slots": serving.settings.n_jobs_per_worker})
         serving.on_ready()

@@ -9,16 +9,18 @@ from waystation.catalog import Project
 from waystation.config import Settings
 from waystation.events import EventLog
 from waystation.services.graph_host import GraphHost
+from waystation.services.loopback import Loopback
 from waystation.services.own_address import OwnAddress
 from waystation.services.queue_room import QueueRoom
 from waystation.services.wakeups import Wakeups
 from waystation_db.pool import Database
+from waystation_db.store import PostgresStore
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything a use case may need. `db`, `log`, `wakeups`, `queue` and `gate` belong to the API's loop; without a
-    gate everybody may do everything."""
+    """Everything a use case may need. `db`, `log`, `wakeups`, `queue`, `store` and `gate` belong to the API's loop;
+    without a gate everybody may do everything."""
 
     settings: Settings
     project: Project
@@ -27,5 +29,7 @@ class Services:
     log: EventLog
     wakeups: Wakeups
     queue: QueueRoom
+    store: PostgresStore
     gate: Gate | None = None
     address: OwnAddress = field(default_factory=OwnAddress)
+    loopback: Loopback = field(default_factory=Loopback)

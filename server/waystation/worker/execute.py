@@ -21,6 +21,7 @@ from langgraph.types import Interrupt
 from waystation.events import EventLog
 from waystation.runs.requests import is_native
 from waystation.services import GraphSide
+from waystation.services.loopback import act_for
 from waystation.telemetry import metrics
 from waystation.worker.native import NativeWire
 from waystation.worker.numbers import numbers_before
@@ -162,6 +163,9 @@ class Execution:
                 return outcome or Failed("CancelledError", "a node of the graph cancelled its own run")
 
     async def _body(self) -> Outcome:
+        run = self.claimed
+        config: dict[str, Any] = run.kwargs.get("config") or {}
+        act_for(run.key.tenant_id, config.get("configurable") or {})
         try:
             return await self._stream()
         except asyncio.CancelledError:
