@@ -46,22 +46,18 @@ class EmbeddedTogether:
             for begin in range(0, len(distinct), _MAX_TEXTS):
                 some = distinct[begin : begin + _MAX_TEXTS]
                 found.update(zip(some, await embedded(self._index, some), strict=True))
-        except BaseException as error:
+        except Exception as error:
             # The user's code: what it raises belongs to whoever asked, and to nobody else who waited along.
-            if len(waiting) > 1 and isinstance(error, Exception):
+            if len(waiting) > 1:
                 for one in waiting:
                     await self._settle([one])
-                return
-            for future, _ in waiting:
-                if not future.done():
-                    future.set_exception(error if isinstance(error, Exception) else _ended(error))
-            if not isinstance(error, Exception | SystemExit | KeyboardInterrupt):
-                raise
+            elif not waiting[0][0].done():
+                waiting[0][0].set_exception(error)
             return
+        except BaseException:
+            for future, _ in waiting:
+                future.cancel()
+            raise
         for future, texts in waiting:
             if not future.done():
                 future.set_result({text: found[text] for text in texts})
-
-
-def _ended(error: BaseException) -> Exception:
-    return RuntimeError(f"the embedding function ended with {type(error).__name__}")

@@ -21,7 +21,7 @@ MAX_NAME_BYTES = 2000
 
 MAX_FIELD_BYTES = 500
 
-_RESERVED_ROOT = "langgraph"
+RESERVED_ROOT = "langgraph"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ def check_put(op: PutOp) -> None:
         return
     if not op.namespace:
         raise InvalidNamespaceError("Namespace cannot be empty.")
-    if op.namespace[0] == _RESERVED_ROOT:
-        raise InvalidNamespaceError(f'Root label for namespace cannot be "{_RESERVED_ROOT}". Got: {op.namespace}')
+    if op.namespace[0] == RESERVED_ROOT:
+        raise InvalidNamespaceError(f'Root label for namespace cannot be "{RESERVED_ROOT}". Got: {op.namespace}')
     size = sum(len(label.encode(errors="replace")) + 1 for label in op.namespace) + len(op.key.encode(errors="replace"))
     if size > MAX_NAME_BYTES:
         raise InvalidNamespaceError(f"namespace and key are {size} bytes long; at most {MAX_NAME_BYTES} can be stored")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -11,6 +12,9 @@ from langgraph.store.base import Op
 
 from waystation_db.store_names import Scope
 from waystation_db.store_vectors import Text
+
+_LONGEST_INTEGER = 60
+_HAS_LONG_NUMBER = re.compile(r"\d{60}")
 
 
 @dataclass(slots=True)
@@ -52,5 +56,9 @@ def encode(value: Any) -> str:
 
 
 def decode(value: str) -> Any:
-    """The very numbers that were put, integers of any size among them."""
-    return json.loads(value)
+    """The very numbers that were put. Postgres writes 1e300 with all its zeros: such ones are floats again."""
+    return json.loads(value, parse_int=_number) if _HAS_LONG_NUMBER.search(value) else json.loads(value)
+
+
+def _number(text: str) -> int | float:
+    return float(text) if len(text) > _LONGEST_INTEGER else int(text)

@@ -60,7 +60,7 @@ _STATELESS = "A stateless run's metadata names its graph, too."
 _LATER = "The part of the API that this step asks for comes in a later version."
 
 _BARE_TEXT = "The bare text is JSON, and its content type says so."
-_NEWEST_FIRST = "The last changed come first, as in LangGraph's own Postgres store; its development store sorts otherwise."
+_NEWEST_FIRST = "The last changed come first, as in LangGraph's Postgres store; its development store sorts otherwise."
 _EARLIER_ITEMS = "What earlier scenarios of the recording had put."
 
 _EVERYWHERE: Final = (
@@ -276,6 +276,7 @@ _STORE: Final = (
     Explained("13-store/delete: no key", "response.body.detail", _WORDING),
     Explained("13-store/get: no key", "response.body.detail", "Every error has a `detail`, this one too."),
     Explained("13-store/search: prefix", "response.body.items.*", _NEWEST_FIRST),
+    Explained("13-store/search: query", "response.body.items.*.score", "pgvector computes in single precision."),
     Explained("13-store/search: filter", "response.body.items.*", _NEWEST_FIRST),
     Explained("13-store/search: paged", "response.body.items.*", _NEWEST_FIRST),
     Explained("13-store/search: filter operators", "response.*", _WITHOUT_A_REASON_TO_FAIL),

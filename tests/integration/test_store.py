@@ -143,7 +143,13 @@ async def test_replacing_keeps_when_an_item_was_made(db: Database) -> None:
 
 
 async def test_values_come_back_as_they_were_put(db: Database) -> None:
-    value = {"big": 2**70, "float": 0.1, "deep": {"a": [None, True, {"ü": "\U0001f600"}]}, "": ""}
+    value = {
+        "big": 2**70,
+        "float": 0.1,
+        "huge": [1e300, -1.7e308, 1e60, 5e-324],
+        "deep": {"a": [None, True, {"ü": "\U0001f600"}]},
+        "": "",
+    }
     async with open_store(db) as store:
         await store.aput(("a",), "k", value)
         item = await store.aget(("a",), "k")

@@ -36,7 +36,10 @@ async def store_index(project: Project) -> StoreIndex | None:
         embeddings = await in_thread(executor, lambda: make(project, keys))
 
     async def embed(texts: list[str]) -> list[list[float]]:
-        return await embeddings.aembed_documents(texts)
+        try:
+            return await embeddings.aembed_documents(texts)
+        except (SystemExit, KeyboardInterrupt) as error:  # the user's code, which must not end this loop
+            raise RuntimeError(f"store.index.embed asked the process to end: {type(error).__name__}") from None
 
     return StoreIndex(
         dims=keys.dims,

@@ -22,7 +22,7 @@ from waystation.runs.prune import sweep_threads
 from waystation.services import GraphSide
 from waystation.telemetry import metrics
 from waystation_db import events as chunks
-from waystation_db import runs, thread_removal
+from waystation_db import runs, thread_events, thread_removal
 from waystation_db.errors import DatabaseError
 
 log = structlog.get_logger(__name__)
@@ -34,6 +34,7 @@ LOST = {
 """The error of a run that took its process down too often."""
 
 HOUSEKEEPING_S = 30.0
+STORE_SWEEP_S = 300.0
 BATCH = 500
 
 
@@ -51,6 +52,7 @@ class Upkeep:
         loops = [
             asyncio.create_task(_forever(self.sweep, self.settings.sweep_s), name="sweep"),
             asyncio.create_task(_forever(self.tidy, HOUSEKEEPING_S), name="tidy"),
+            asyncio.create_task(_forever(self.sweep_store, self._store_sweep_s), name="sweep store"),
             asyncio.create_task(_forever(self.expire, self._expiry_s), name="expire"),
         ]
         try:
@@ -80,6 +82,7 @@ class Upkeep:
         async with self.side.db.connection() as conn:
             await thread_removal.delete_hidden(conn, BATCH)
             await chunks.delete_expired(conn, ttl_s=self.settings.resumable_stream_ttl_s)
+            await thread_events.delete_old_traces(conn, ttl_s=self.settings.resumable_stream_ttl_s)
             await runs.forget_idempotency(conn)
 
     async def expire(self) -> None:
@@ -94,6 +97,16 @@ class Upkeep:
     @property
     def _expiry_s(self) -> float:
         return self._ttl.sweep_interval_minutes * 60 if self._ttl else HOUSEKEEPING_S
+
+    async def sweep_store(self) -> None:
+        """Delete the store's items that have expired. Nobody sees them any more in any case."""
+        await self.side.store.sweep()
+
+    @property
+    def _store_sweep_s(self) -> float:
+        store = self.side.catalog.project.store
+        minutes = store.ttl.sweep_interval_minutes if store and store.ttl else None
+        return STORE_SWEEP_S if minutes is None else minutes * 60
 
 
 async def _forever(chore: Callable[[], Awaitable[None]], every_s: float) -> None:
