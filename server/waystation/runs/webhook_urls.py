@@ -5,6 +5,7 @@ A name is not looked up here. What it leads to is checked where it counts, when 
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import httpx
@@ -16,6 +17,7 @@ from waystation.services import Services
 
 MAX_LENGTH: Final = 8192
 _LOCAL: Final = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
+_NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9._-]{0,251}[a-z0-9_])?")
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -67,7 +69,7 @@ def check_webhook_url(url: str, keys: WebhookUrlKeys, *, rules: AddressRules) ->
         raise InvalidRequest(f"webhook: the scheme {parsed.scheme[:20]!r} is not allowed; use https or http")
     if keys.require_https and parsed.scheme != "https":
         raise InvalidRequest("webhook: must be an https URL")
-    _check_host(parsed.host, keys, rules)
+    _check_host(parsed.raw_host.decode("ascii"), keys, rules)
     _check_port(parsed, keys)
 
 
@@ -83,6 +85,8 @@ def _check_host(host: str, keys: WebhookUrlKeys, rules: AddressRules) -> None:
     if not name:
         raise InvalidRequest("webhook: names no host")
     address = address_in(name)
+    if address is None and not _NAME.fullmatch(name):
+        raise InvalidRequest("webhook: the host is no name")
     if address is not None and (why := rules.refusal(address)):
         raise InvalidRequest(f"webhook: the host is {why}, which is not allowed")
     if (name in _LOCAL or name.endswith(".localhost")) and not rules.loopback:
