@@ -20,6 +20,7 @@ from starlette.responses import Response
 
 from waystation.auth import Principal, caller_of
 from waystation.services import Services
+from waystation.services.encryption_handlers import enter_context
 
 _CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _UUID_SCHEMA = WithJsonSchema({"type": "string", "format": "uuid"})
@@ -64,6 +65,8 @@ async def _services(request: Request) -> Services:
 
 
 async def _caller(request: Request) -> Principal:
+    if cipher := services_of(request).db.cipher:
+        await enter_context(cipher, request.headers.get("x-encryption-context"), request.scope.get("user"))
     return caller_of(request.scope)
 
 

@@ -34,6 +34,7 @@ from waystation.events.protocol import ThreadEvent
 from waystation.runs.thread_commands import Refused
 from waystation.runs.thread_events import follow_thread
 from waystation.services import Services
+from waystation.services.encryption_handlers import enter_context
 from waystation_db.errors import DatabaseUnavailable
 from waystation_db.json import dumps
 
@@ -70,6 +71,7 @@ async def serve_thread_socket(scope: Scope, receive: Receive, send: Send, *, thr
             receive = await services.gate.authenticate(scope, receive)
         canonical = _canonical(thread_id)
         request = Request({**scope, "type": "http", "method": "GET"})
+        await enter_context(services.db.cipher, request.headers.get("x-encryption-context"), scope.get("user"))
         desk = Desk(services, caller_of(scope), canonical, origin_of(request, None))
         await ThreadSocket(desk, receive, send).serve(streams)
     except WaystationError as error:

@@ -10,6 +10,7 @@ them. What they leave to the keys of the environment (no handler, or a value tha
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextvars import ContextVar
@@ -19,15 +20,16 @@ import orjson
 from langgraph_sdk.encryption import Encryption
 from langgraph_sdk.encryption.types import DecryptResult, EncryptionContext
 
-from waystation.errors import ConfigError
+from waystation.errors import ConfigError, InvalidRequest
 from waystation_db.aes import SYSTEM_MEMBERS, AesCipher
-from waystation_db.cipher import MARK, Place, is_sealed
+from waystation_db.cipher import MARK, Cipher, Place, is_sealed
 from waystation_db.errors import SealingFailed, Undecipherable
 
 DEADLINE_S = 30.0
 """How long a handler may take."""
 
 LABEL = "handlers"
+_MAX_CONTEXT_CHARS = 8192
 _CONTEXT, _WRAPPED = "context", "value"
 
 encryption_context: ContextVar[Mapping[str, Any] | None] = ContextVar("encryption_context", default=None)
@@ -225,6 +227,30 @@ class HandlersCipher:
             if opening is None:
                 raise SealingFailed(told) from error
             raise Undecipherable(f"{opening.model} {opening.field}: {told}", label=LABEL) from error
+
+
+async def enter_context(cipher: Cipher | None, header: str | None, user: Any) -> None:
+    """Let what the current request stores be sealed in the context that it comes with. Nothing without handlers.
+
+    Raises:
+        InvalidRequest: the header X-Encryption-Context is not base64 of a JSON object.
+        SealingFailed: the project's context handler failed.
+    """
+    if isinstance(cipher, HandlersCipher):
+        given = {} if header is None else _context_from(header)
+        encryption_context.set(await cipher.context_of(user, given))
+
+
+def _context_from(header: str) -> dict[str, Any]:
+    try:
+        given: object = orjson.loads(base64.b64decode(header, validate=True))
+    except ValueError:
+        given = None
+    if not isinstance(given, dict) or len(header) > _MAX_CONTEXT_CHARS:
+        raise InvalidRequest(
+            f"X-Encryption-Context: expected a JSON object in base64, of at most {_MAX_CONTEXT_CHARS} characters"
+        )
+    return cast("dict[str, Any]", given)
 
 
 def _context(place: Place, metadata: dict[str, Any]) -> EncryptionContext:
