@@ -82,5 +82,6 @@ def _security(openapi: Mapping[str, Any]) -> dict[str, Any]:
     declared = components.get("securitySchemes") or openapi.get("securitySchemes")
     if not isinstance(declared, dict) or not declared:
         return {}
+    shown: dict[str, Any] = {"securitySchemes": declared}
     requirements = openapi.get("security")
-    return {"securitySchemes": declared} | ({"security": requirements} if isinstance(requirements, list) else {})
+    return {**shown, "security": requirements} if isinstance(requirements, list) else shown

@@ -50,6 +50,8 @@ def sending03(call: Call) -> Sending:
     params = _checked(v03.MessageSendParams, call.params)
     wishes = params.configuration
     message = params.message
+    if not message.message_id:
+        raise RpcError(INVALID_PARAMS, "message.messageId: should be there")
     if message.role is not v03.Role.user:
         raise RpcError(INVALID_PARAMS, "message.role: should be user")
     incoming = Incoming(
@@ -116,7 +118,7 @@ def _parsed(into: Message, params: Mapping[str, Any]) -> dict[str, Any]:
     """What the protocol buffer understands of the parameters. Members that it does not know are left out."""
     try:
         ParseDict(dict(params), into, ignore_unknown_fields=True)
-        return cast("dict[str, Any]", MessageToDict(into))
+        return MessageToDict(into)
     except (ParseError, ValueError, TypeError, RecursionError) as error:
         reason = str(error).splitlines()[0][:300] if isinstance(error, ParseError) else type(error).__name__
         raise RpcError(INVALID_PARAMS, f"Invalid params: {reason}") from None
@@ -128,10 +130,10 @@ def _part03(part: v03.TextPart | v03.FilePart | v03.DataPart) -> Part:
             return Part(text=part.text)
         case v03.DataPart():
             return Part(data=part.data)
-        case v03.FilePart(file=v03.FileWithBytes() as file):
-            return Part(file=FilePart(_base64(file.bytes), None, file.mime_type, file.name))
-        case v03.FilePart(file=file):
-            return Part(file=FilePart(None, file.uri, file.mime_type, file.name))
+        case v03.FilePart(file=v03.FileWithBytes(bytes=content, mime_type=mime_type, name=name)):
+            return Part(file=FilePart(_base64(content), None, mime_type, name))
+        case v03.FilePart(file=v03.FileWithUri(uri=uri, mime_type=mime_type, name=name)):
+            return Part(file=FilePart(None, uri, mime_type, name))
 
 
 def _part10(part: Mapping[str, Any]) -> Part:

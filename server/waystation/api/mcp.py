@@ -12,7 +12,7 @@ import ipaddress
 import re
 import sys
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -25,6 +25,7 @@ from waystation.api.mcp_progress import Progress
 from waystation.api.routing import Router
 from waystation.api.rpc import (
     BODY,
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     PARSE_ERROR,
     Call,
@@ -208,8 +209,7 @@ class _Exchange:
             origin=origin_of(self._request, None, run_id=self._run_id(call.id)),
         )
         token = _meta(call).get("progressToken")
-        told = isinstance(token, str | int) and not isinstance(token, bool)
-        progress = Progress(token) if told and self._takes_events else None
+        progress = Progress(token) if isinstance(token, str | int) and self._takes_events else None
 
         async def leave() -> None:
             await tools.abandon_call(self._services, run.key)
@@ -231,7 +231,7 @@ class _Exchange:
     async def _result(self, call: Call, run: Admitted) -> bytes:
         async for message in self._messages(call, run, None):
             return message
-        return failure(call.id, RpcError(-32603, "The run's end was lost"))
+        return failure(call.id, RpcError(INTERNAL_ERROR, "The server is stopping; the run goes on"))
 
     async def _ended(self, call: Call, run: Admitted, end: End) -> bytes:
         ended = await tools.end_call(self._services, run.key, end)
@@ -264,4 +264,4 @@ class _Exchange:
 
 def _meta(call: Call) -> dict[str, Any]:
     found = call.params.get("_meta")
-    return found if isinstance(found, dict) else {}
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}

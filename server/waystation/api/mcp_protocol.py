@@ -167,7 +167,7 @@ def empty(version: str) -> dict[str, Any]:
 
 
 def _how_to_answer(call: Called) -> str:
-    asked = [interrupt.get("value") if isinstance(interrupt, dict) else interrupt for interrupt in call.interrupts]
+    asked: list[Any] = [interrupt["value"] for interrupt in call.interrupts]
     argument = dumps({RESUME: {"thread_id": call.key.thread_id, "value": "<the answer>"}}).decode()
     several = " Answer all of them by an object of interrupt id and value." if len(asked) > 1 else ""
     return (

@@ -128,9 +128,10 @@ def _merged(parts: Sequence[Part]) -> dict[str, Any]:
     for part in parts:
         if part.data is None:
             continue
-        if not isinstance(part.data, dict):
+        data: Any = part.data
+        if not isinstance(data, dict):
             raise InvalidRequest("parts: data should be an object; it is merged into the input")
-        merged |= cast("dict[str, Any]", part.data)
+        merged |= cast("dict[str, Any]", data)
     return merged
 
 

@@ -44,6 +44,7 @@ TaskState = Literal["submitted", "working", "input-required", "completed", "fail
 Scope = Literal["context", "task"]
 
 FINAL: Final = frozenset({"completed", "failed", "canceled"})
+_OURS: Final = frozenset({"a2a_message_id", "a2a_task_id"})
 _GROWTH: Final = 32
 """A text that grows is told again when it is longer by this part of itself: what a stream sends grows no faster than
 the text, however many pieces it comes in."""
@@ -137,7 +138,8 @@ async def begin(
     assistant_id = resolve_assistant(services, assistant)
     modes: list[StreamMode] = ["messages-tuple"] if streams else ["updates"]
     shared: dict[str, Any] = {"assistant_id": assistant_id, "stream_mode": modes}
-    noted: dict[str, Any] = {**(message.metadata or {}), "a2a_message_id": message.message_id}
+    given = {name: value for name, value in (message.metadata or {}).items() if name not in _OURS}
+    noted: dict[str, Any] = {**given, "a2a_message_id": message.message_id}
     if message.task_id is not None:
         name = await _waiting(services, caller, message)
         command = CommandBody(resume=resume_value(message.parts))
@@ -145,8 +147,8 @@ async def begin(
         run = await create_on_thread(services, caller, thread_id=name.thread_id, request=request, origin=origin)
     else:
         takes, _ = await graph_schemas(services, caller, assistant_id)
-        given = graph_input(message.message_id, message.parts, takes_messages=takes_messages(takes))
-        request = ThreadRunCreate(**shared, input=given, metadata=noted, if_not_exists="create")
+        input = graph_input(message.message_id, message.parts, takes_messages=takes_messages(takes))
+        request = ThreadRunCreate(**shared, input=input, metadata=noted, if_not_exists="create")
         thread_id = _context(message.context_id)
         run = await create_on_thread(services, caller, thread_id=thread_id, request=request, origin=origin)
         name = TaskName(run.key.thread_id, run.key.run_id)

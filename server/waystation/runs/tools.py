@@ -80,7 +80,7 @@ class Called:
 
     key: RunKey
     output: dict[str, Any]
-    interrupts: list[Any]
+    interrupts: list[dict[str, Any]]
     error: str | None = None
 
 
@@ -174,7 +174,7 @@ async def end_call(services: Services, key: RunKey, end: End) -> Called:
     members = cast("dict[str, Any]", output)
     if "__error__" in members:
         return Called(key, {}, [], error_text(services, members["__error__"]))
-    interrupts = cast("list[Any]", members.get(INTERRUPT) or [])
+    interrupts = cast("list[dict[str, Any]]", members.get(INTERRUPT) or [])
     return Called(key, members, interrupts)
 
 
