@@ -8,7 +8,7 @@ with due as (
     from webhook_delivery
     where status = 'pending' and due_at <= clock_timestamp()
       and (%(relative)s or left(url, 1) <> '/')
-      and not (substring(url from '^[a-zA-Z]+://([^/?#]*)') = any(%(busy)s::text[]))
+      and not (coalesce(substring(url from '^[a-zA-Z]+://([^/?#]*)'), '') = any(%(busy)s::text[]))
     order by due_at
     limit %(limit)s
     for no key update skip locked
