@@ -87,7 +87,8 @@ async def test_garbage_in_the_query_is_ignored_or_refused(battery: Battery, oper
     for name, text in itertools.product(operation.of("query"), QUERIES):
         answer = await battery.ask(operation.method, f"{path}?{name}={quote(text)}", what=(name, text[:50]), **body)
         if answer.status_code == 422 or (answer.status_code == 400 and "/v1/" in path):
-            assert name in said(answer), answer.text
+            # An item's namespace is needed beside whatever else is asked for, and the protocol's text does not name it.
+            assert name in said(answer) or said(answer).startswith("Namespace label ''"), answer.text
     for raw in ("%", "%zz=%zz", "&&&==&", "a" * 30_000, "limit[]=1", "%00=%00", "\xff", "&".join(["limit=1"] * 2000)):
         await battery.ask(operation.method, f"{path}?{quote(raw, safe='%&=[]')}", what=raw[:50], **body)
     for name in operation.of("query"):

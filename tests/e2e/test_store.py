@@ -57,7 +57,8 @@ async def test_searches_filter_and_page(sdk: Client, mine: str) -> None:
 
 async def test_a_search_without_a_prefix_sees_everything(http: httpx.AsyncClient, sdk: Client, mine: str) -> None:
     await sdk.store.put_item([mine], "k", {"mark": mine})
-    for body in ({"filter": {"mark": mine}}, {"namespace_prefix": [], "filter": {"mark": mine}}):
+    bodies: list[dict[str, Any]] = [{"filter": {"mark": mine}}, {"namespace_prefix": [], "filter": {"mark": mine}}]
+    for body in bodies:
         answer = await http.post("/store/items/search", json=body)
         assert [item["key"] for item in answer.json()["items"]] == ["k"]
     assert (await http.post("/store/items/search", json={})).status_code == 200
@@ -102,7 +103,7 @@ WRONG_LABELS: list[Any] = [["a.b"], [""], ["a", "b.c"], ["."], ["a", ""]]
 @pytest.mark.parametrize("namespace", WRONG_LABELS, ids=str)
 async def test_labels_are_not_empty_and_hold_no_period(http: httpx.AsyncClient, namespace: list[str]) -> None:
     wrong = next(label for label in namespace if not label or "." in label)
-    item = {"namespace": namespace, "key": "k", "value": {}}
+    item: dict[str, Any] = {"namespace": namespace, "key": "k", "value": {}}
     asked = [
         await http.put("/store/items", json=item),
         await http.request("DELETE", "/store/items", json=item),
@@ -155,7 +156,7 @@ async def test_getting_an_item(http: httpx.AsyncClient, query: dict[str, str], s
 async def test_a_put_that_makes_no_sense_is_refused(
     http: httpx.AsyncClient, mine: str, change: dict[str, Any], status: int, said: str
 ) -> None:
-    item = {"namespace": [mine], "key": "k", "value": {}, **change}
+    item: dict[str, Any] = {"namespace": [mine], "key": "k", "value": {}, **change}
     answer = await http.put("/store/items", json=item)
     assert (answer.status_code, said in answer.json()["detail"]) == (status, True), answer.text
     assert (await http.post("/store/items/search", json={"namespace_prefix": [mine]})).json() == {"items": []}
