@@ -91,6 +91,8 @@ class Things:
                 return {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
             case "responses":
                 return {"model": "chat", "input": "hi", "store": False}
+            case "items":
+                return {"namespace": ["battery"], "key": "k", "value": {}}
             case "cancel":
                 return {"thread_id": self.thread_id, "run_ids": [str(uuid.uuid4())]}
             case "prune":
