@@ -79,6 +79,9 @@ class AesCipher:
     def adopt(self, sealed: Any) -> None:
         """See `Cipher`. There is no choice."""
 
+    def adopt_blob(self, label: str, data: bytes) -> None:
+        """See `Cipher`. There is no choice."""
+
     @property
     def seals(self) -> bool:
         """See `Cipher`."""

@@ -74,6 +74,10 @@ class Cipher(Protocol):
         """Let what this task seals from now on be sealed as this JSON value was, where there is a choice."""
         ...
 
+    def adopt_blob(self, label: str, data: bytes) -> None:
+        """As `adopt`, for sealed bytes."""
+        ...
+
     @property
     def seals(self) -> bool:
         """Whether values are sealed, and not only opened."""

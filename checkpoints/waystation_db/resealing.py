@@ -8,7 +8,7 @@ row and begin again: what is current already is passed over.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, LiteralString, cast
 
@@ -32,7 +32,7 @@ Key = tuple[str, ...]
 
 @dataclass(slots=True)
 class Progress:
-    """What has been done to a table so far. `failed` are rows that do not open, by key."""
+    """What has been done to a table. `failed` are rows that do not open, by key."""
 
     table: str
     seen: int = 0
@@ -43,10 +43,11 @@ class Progress:
 
 
 async def rewrite(
-    conn: Conn, cipher: Cipher, table: str, *, apply: bool, batch: int = 200
-) -> AsyncGenerator[Progress, None]:
-    """Go through a table of `TABLES`, row by row, and yield after each page what was found, and with `apply` rewritten.
+    conn: Conn, cipher: Cipher, table: str, *, apply: bool, again: bool = False, batch: int = 200
+) -> Progress:
+    """Go through a table of `TABLES`, row by row; what was found, and with `apply` rewritten.
 
+    `again`: also what is sealed as it should be, so that handlers of the project that rotate keys see all of it.
     `conn` must be in autocommit mode: each row is committed by itself.
     """
     kind = TABLES[table]
@@ -54,10 +55,9 @@ async def rewrite(
     after: Key | None = None
     while rows := await _page(conn, kind, after=after, thread_id=None, limit=batch):
         for key, *values in rows:
-            await _renew(conn, cipher, kind, tuple(key), tuple(values), progress, apply=apply)
+            await _renew(conn, cipher, kind, tuple(key), tuple(values), progress, apply=apply, again=again)
         after = tuple(rows[-1][0])
-        yield progress
-    yield progress
+    return progress
 
 
 async def rebind_thread(conn: Conn, cipher: Cipher, source: str, target: str) -> None:
@@ -124,7 +124,15 @@ async def _page(conn: Conn, kind: Table, *, after: Key | None, thread_id: str | 
 
 
 async def _renew(
-    conn: Conn, cipher: Cipher, kind: Table, key: Key, values: tuple[Any, ...], progress: Progress, *, apply: bool
+    conn: Conn,
+    cipher: Cipher,
+    kind: Table,
+    key: Key,
+    values: tuple[Any, ...],
+    progress: Progress,
+    *,
+    apply: bool,
+    again: bool,
 ) -> None:
     progress.seen += 1
     labels = [label for value in _values(kind, values) for label in _labels(value)]
@@ -138,9 +146,8 @@ async def _renew(
         progress.old += 1
     elif not labels and new is not None:
         progress.plain += 1
-    if new is None or (labels and not is_old and not _is_partly_plain(kind, values)):
-        return
-    if apply:
+    is_due = is_old or again or not labels or _is_partly_plain(kind, values)
+    if apply and is_due and new is not None:
         progress.rewritten += await _replace(conn, kind, key, values, new)
 
 
@@ -172,6 +179,7 @@ async def _sealed_anew(
         inner, clear = values
         if known is not None:
             inner, clear = known[0], await cipher.open(kind.blob(here), known[1], values[1])
+            cipher.adopt_blob(known[1], values[1])
         label, data = await cipher.seal(kind.blob(there), clear)
         return (sealed_type(inner, label), data) if label else None
     new = [
@@ -184,6 +192,7 @@ async def _json_anew(cipher: Cipher, column: Column, here: Key, there: Key, text
     if text is None:
         return None
     value = loads(text)
+    cipher.adopt(value)
     if column.inside is not None:
         return await _inside_anew(cipher, column, here, there, text, value)
     if column.parts is not None:
@@ -211,6 +220,7 @@ async def _inside_anew(cipher: Cipher, column: Column, here: Key, there: Key, te
     rest = {channel: member for channel, member in stored.items() if member is not True}
     if not rest:
         return text
+    cipher.adopt(rest)
     again = await cipher.seal_json(column.place(there), await cipher.open_json(column.place(here), rest))
     return dumps({**value, name: {**marks, **again}}).decode()
 
@@ -220,6 +230,7 @@ async def _parts_anew(cipher: Cipher, column: Column, key: Key, text: str, value
     places = column.parts(key) if column.parts else {}
     for name in places.keys() & body.keys():
         if body[name] is not None:
+            cipher.adopt(body[name])
             body[name] = await cipher.seal_json(places[name], await cipher.open_json(places[name], body[name]))
     return dumps(body).decode() if body != value else text
 

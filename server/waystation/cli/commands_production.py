@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from waystation.cli.failures import told_briefly
+from waystation.cli.failures import UsageError, told_briefly
 from waystation.cli.options import (
     Certificate,
     Config,
@@ -119,3 +119,31 @@ def migrate(
         from waystation.cli.migrating import run
 
         run(config, plan=plan, phase=phase)
+
+
+def encrypt(
+    config: Config = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only count what would be rewritten.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Rewrite it.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also what is encrypted with the current key or handlers.")
+    ] = False,
+    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Rows to read at a time.")] = 200,
+) -> None:
+    """Encrypt what was stored plain or with another key, with the first key of WAYSTATION_ENCRYPTION_KEYS.
+
+    It may run beside the server, be stopped at any time and run again: what is done stays done. Exit code 1: some
+    values cannot be decrypted with the keys that are here; they stay as they are.
+
+    \b
+    Examples:
+      waystation encrypt --plan
+      WAYSTATION_ENCRYPTION_KEYS=new:...,old:... waystation encrypt --apply
+    """
+    with told_briefly():
+        if plan == apply:
+            raise UsageError("say --plan or --apply")
+        from waystation.cli.encrypting import run
+
+        if not run(config, apply=apply, again=again, batch=batch):
+            raise typer.Exit(1)

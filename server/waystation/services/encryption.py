@@ -44,7 +44,7 @@ def key_ring(settings: Settings) -> AesCipher:
     )
 
 
-async def open_cipher(settings: Settings, project: Project, db: Database) -> Cipher | None:
+async def open_cipher(settings: Settings, project: Project | None, db: Database) -> Cipher | None:
     """The cipher of this process; None when nothing is, or ever was, encrypted. Imports the project's handlers.
 
     Raises:
@@ -53,21 +53,25 @@ async def open_cipher(settings: Settings, project: Project, db: Database) -> Cip
     """
     keys = key_ring(settings)
     cipher: AesCipher | HandlersCipher = keys
-    if project.encryption is not None:
+    if project is not None and project.encryption is not None:
         encryption = await _handlers(project, project.encryption.path)
         cipher = HandlersCipher(encryption, keys)
         if left := cipher.leaves:
             log.warning("encryption.path has no handlers for some values, which stay plain", extra={"values": left})
-    in_use = LABEL if isinstance(cipher, HandlersCipher) else keys.key_id
     async with db.connection() as conn:
-        if in_use is not None:
-            await resealing.remember_key(conn, in_use)
+        if cipher.seals:
+            await resealing.remember_key(conn, key_in_use(cipher))
             return cipher
         known = await resealing.known_keys(conn)
     if not known and settings.langgraph_aes_key is None:
         return None
     log.warning("this database has encrypted values, and this server has no keys to read them", extra={"keys": known})
     return cipher
+
+
+def key_in_use(cipher: Cipher) -> str:
+    """The id under which it is noted what a cipher seals with."""
+    return cipher.key_id or "" if isinstance(cipher, AesCipher) else LABEL
 
 
 def on_this_loop(cipher: Cipher | None) -> Cipher | None:

@@ -99,6 +99,11 @@ class HandlersCipher:
         if is_sealed(sealed) and (context := _context_in(sealed)) is not None:
             encryption_context.set(context)
 
+    def adopt_blob(self, label: str, data: bytes) -> None:
+        """See `Cipher`: the context is that of the value."""
+        if label == LABEL:
+            encryption_context.set(_head_of(bytes(data))[0])
+
     @property
     def seals(self) -> bool:
         """See `Cipher`."""
@@ -132,14 +137,9 @@ class HandlersCipher:
         handler = self._decrypt_blob
         if handler is None:
             raise Undecipherable(f"{place.model} {place.field} was encrypted by a handler that is gone", label=LABEL)
-        raw = bytes(data)
-        end = 4 + int.from_bytes(raw[:4], "big")
-        try:
-            metadata = cast("dict[str, Any]", orjson.loads(raw[4:end]))
-        except ValueError:
-            raise Undecipherable(f"{place.model} {place.field} is damaged", label=LABEL) from None
+        metadata, sealed = _head_of(bytes(data))
         context = _context(place, metadata)
-        opened = _plaintext(await self._ask("decrypt.blob", lambda: handler(context, raw[end:]), opening=place))
+        opened = _plaintext(await self._ask("decrypt.blob", lambda: handler(context, sealed), opening=place))
         if not isinstance(opened, bytes | bytearray | memoryview):
             raise Undecipherable("the project's encryption handler decrypt.blob returned no bytes", label=LABEL)
         return bytes(cast("bytes", opened))
@@ -253,6 +253,15 @@ def _context_from(header: str) -> dict[str, Any]:
     return cast("dict[str, Any]", given)
 
 
+def _head_of(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """The context before a ciphertext, and the ciphertext."""
+    end = 4 + int.from_bytes(data[:4], "big")
+    try:
+        return cast("dict[str, Any]", orjson.loads(data[4:end])), data[end:]
+    except ValueError:
+        raise Undecipherable("a value sealed by a handler is damaged", label=LABEL) from None
+
+
 def _context(place: Place, metadata: dict[str, Any]) -> EncryptionContext:
     return EncryptionContext(model=place.model, field=place.field, metadata=metadata)
 
@@ -265,5 +274,6 @@ def _context_in(value: Any) -> Mapping[str, Any] | None:
 
 
 def _plaintext(result: Any) -> Any:
-    """What a decrypt handler says. The replacement that it may offer is stored by `waystation encrypt`."""
+    """What a decrypt handler says. The replacement that it may offer is not stored while reading: `waystation encrypt
+    --again` has everything encrypted anew."""
     return cast("Any", result).plaintext if isinstance(result, DecryptResult) else result
