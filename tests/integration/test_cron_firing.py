@@ -52,9 +52,8 @@ async def due(services: Services, cron_id: str, *, since: str = "1 second") -> N
 
 
 async def thread(services: Services) -> str:
-    return str(
-        (await sql(services, "insert into thread (thread_id) values (gen_random_uuid()) returning thread_id"))[0][0]
-    )
+    statement = "insert into thread (thread_id) values (gen_random_uuid()) returning thread_id"
+    return str((await sql(services, statement))[0][0])
 
 
 async def runs_of(services: Services, cron_id: str) -> int:
@@ -100,11 +99,7 @@ async def test_a_crash_before_the_commit_neither_loses_nor_doubles_the_firing(
 async def test_missed_ticks_are_treated_as_the_setting_says(missed: str, expected: int, database_uri: str) -> None:
     async with api(database_uri, cron_missed=missed) as services:
         cron_id = await cron(services)
-        await sql(
-            services,
-            "update cron set next_run_at = date_trunc('minute', now()) - interval '4 minutes' where cron_id = %s",
-            cron_id,
-        )
+        await sql(services, "update cron set next_run_at = date_trunc('minute', now()) - interval '4 minutes'")
         while await cron_firing.fire_next(services):
             pass
         assert await runs_of(services, cron_id) == expected
@@ -153,9 +148,7 @@ async def test_crons_of_a_tenant_make_runs_of_that_tenant(database_uri: str) -> 
         cron_id = await cron(services, caller=other)
         await due(services, cron_id)
         assert await cron_firing.fire_next(services)
-        assert await sql(services, "select distinct tenant_id from run union select tenant_id from thread") == [
-            ("other",)
-        ]
+        assert await sql(services, "select tenant_id from run union select tenant_id from thread") == [("other",)]
 
 
 async def test_a_cron_whose_thread_is_gone_is_switched_off(database_uri: str) -> None:

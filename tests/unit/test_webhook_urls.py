@@ -24,12 +24,11 @@ NOT_PUBLIC = [
 PUBLIC = ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
 
 
-def refused(url: str, *, rules: AddressRules = AddressRules(), **keys: Any) -> str | None:
+def refused(url: str, *, rules: AddressRules | None = None, **keys: Any) -> str | None:
     """Why a URL is refused."""
     try:
-        check_webhook_url(url, WebhookUrlKeys(**keys), rules=rules)
+        check_webhook_url(url, WebhookUrlKeys(**keys), rules=rules or AddressRules())
     except InvalidRequest as error:
-        assert error.message.startswith("webhook: ")
         return error.message
     return None
 
@@ -49,15 +48,8 @@ def test_a_public_address_is_not_refused(address: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        "127.1",
-        "2130706433",
-        "0x7f000001",
-        "0x7f.1",
-        "0177.0.0.1",
-        "127.0.0.1%00",
-        "127.0.0.1.",
-        "localhost",
-        "LOCALHOST.",
+        *("127.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.0.0.1%00", "127.0.0.1."),
+        *("localhost", "LOCALHOST.", "me.localhost"),
     ],
 )
 def test_this_machine_is_refused_in_any_spelling(host: str) -> None:
@@ -81,9 +73,18 @@ def test_a_private_network_can_be_allowed_by_the_operator() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["ftp://example.com/x", "file:///etc/passwd", "javascript:alert(1)", "example.com/hook", "http://", "http:///x"]
-    + ["http://exa mple.com/", "http://[::1", "https://example.com:0/", "https://example.com:99999/", "hook", " "]
-    + ["https://example.com/\n", "gopher://example.com/", "//example.com/x", "/hook", "\\\\example.com\\x"],
+    [
+        *(
+            "ftp://example.com/x",
+            "file:///etc/passwd",
+            "javascript:alert(1)",
+            "example.com/hook",
+            "http://",
+            "http:///x",
+        ),
+        *("http://exa mple.com/", "http://[::1", "https://example.com:0/", "https://example.com:99999/", "hook", " "),
+        *("https://example.com/\n", "gopher://example.com/", "//example.com/x", "/hook", "\\\\example.com\\x"),
+    ],
 )
 def test_what_is_no_http_url_is_refused(url: str) -> None:
     assert refused(url)
