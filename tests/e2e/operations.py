@@ -14,6 +14,9 @@ from waystation.app import operations
 
 DOCUMENT = describe_api(operations())
 
+RPC = frozenset({"/mcp", "/a2a/{assistant_id}"})
+"""Paths that speak JSON-RPC and refuse in its words; `test_mcp_http.py` and `test_a2a_http.py` try them."""
+
 LASTING = frozenset({"/runs/wait", "/runs/stream"})
 """Ends of paths whose answers last as long as a run."""
 
@@ -53,7 +56,10 @@ class Described:
 
 
 EVERY = [
-    Described(method.upper(), path, spec) for path, item in DOCUMENT["paths"].items() for method, spec in item.items()
+    Described(method.upper(), path, spec)
+    for path, item in DOCUMENT["paths"].items()
+    for method, spec in item.items()
+    if path not in RPC
 ]
 WITH_BODY = [operation for operation in EVERY if operation.body is not None]
 

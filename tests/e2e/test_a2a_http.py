@@ -31,7 +31,15 @@ async def test_what_is_no_request_is_a_protocol_error(http: httpx.AsyncClient) -
     for raw in (b"{", b"", b"\xff", b'{"a": NaN}', b"[" * 5000 + b"]" * 5000):
         answer = await http.post("/a2a/chat", content=raw)
         assert (answer.status_code, answer.json()["error"]["code"]) == (200, -32700)
-    for body in ([], 7, None, {}, {"jsonrpc": "2.0", "id": 1}, {"jsonrpc": "1.0", "id": 1, "method": "tasks/get"}):
+    bodies: list[Any] = [
+        [],
+        7,
+        None,
+        {},
+        {"jsonrpc": "2.0", "id": 1},
+        {"jsonrpc": "1.0", "id": 1, "method": "tasks/get"},
+    ]
+    for body in bodies:
         answer = await http.post("/a2a/chat", content=json.dumps(body))
         assert (answer.status_code, answer.json()["error"]["code"]) == (200, -32600)
     for method in ("dance", "", "message/", "x" * 5000):
@@ -120,8 +128,12 @@ async def test_the_card_survives_odd_hosts_and_names_the_schemes_of_auth(
         assert answer.status_code in (200, 400), host
     graphs = E2E.parents[2] / "contract" / "fixtures" / "basic" / "graphs.py"
     schemes = {"key": {"type": "apiKey", "in": "header", "name": "x-api-key"}}
-    auth = {"openapi": {"components": {"securitySchemes": schemes}, "security": [{"key": []}]}}
-    config = {"dependencies": [str(graphs.parent)], "graphs": {"steps": f"{graphs}:steps"}, "auth": auth}
+    auth: dict[str, Any] = {"openapi": {"components": {"securitySchemes": schemes}, "security": [{"key": []}]}}
+    config: dict[str, Any] = {
+        "dependencies": [str(graphs.parent)],
+        "graphs": {"steps": f"{graphs}:steps"},
+        "auth": auth,
+    }
     config["http"] = {"mount_prefix": "/under"}
     (tmp_path / "langgraph.json").write_text(json.dumps(config))
     settings = Settings(database_uri=database_uri)

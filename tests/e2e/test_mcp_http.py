@@ -23,7 +23,7 @@ from waystation.config import Settings
 pytestmark = pytest.mark.anyio
 
 BOTH = {"accept": "application/json, text/event-stream"}
-MODERN_META = {
+MODERN_META: dict[str, Any] = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {},
 }
@@ -105,7 +105,8 @@ async def test_what_is_no_request_is_refused(http: httpx.AsyncClient) -> None:
         {},
         {"jsonrpc": "2.0", "id": 1},
     ]
-    bodies += [{"jsonrpc": "2.0", "id": id, "method": "ping"} for id in (None, [], {}, True)]
+    ids: list[Any] = [None, [], {}, True]
+    bodies += [{"jsonrpc": "2.0", "id": id, "method": "ping"} for id in ids]
     bodies += [{"jsonrpc": "1.0", "id": 1, "method": "ping"}, {"jsonrpc": "2.0", "id": 1, "method": 7}]
     for body in bodies:
         answer = await http.post("/mcp", content=json.dumps(body), headers=BOTH)

@@ -23,6 +23,7 @@ from waystation.api.dependencies import CallerDep, JSONBytes, ServicesDep, json_
 from waystation.api.long_answer import ensure_room
 from waystation.api.routing import Router
 from waystation.api.rpc import (
+    ANSWER,
     BODY,
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
@@ -68,10 +69,7 @@ _REFUSED: Final = {
 _PUSH: Final = "PushNotificationConfig"
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "A JSON-RPC response, or a stream of them",
-        "content": {"application/json": {}, "text/event-stream": {}},
-    },
+    200: ANSWER,
     400: {"description": "A stream is asked for, and the Accept header does not take one"},
     503: {"description": "Too many tasks are waiting"},
 }

@@ -130,10 +130,16 @@ def _part03(part: v03.TextPart | v03.FilePart | v03.DataPart) -> Part:
             return Part(text=part.text)
         case v03.DataPart():
             return Part(data=part.data)
-        case v03.FilePart(file=v03.FileWithBytes(bytes=content, mime_type=mime_type, name=name)):
-            return Part(file=FilePart(_base64(content), None, mime_type, name))
-        case v03.FilePart(file=v03.FileWithUri(uri=uri, mime_type=mime_type, name=name)):
-            return Part(file=FilePart(None, uri, mime_type, name))
+        case v03.FilePart():
+            return Part(file=_file03(part.file))
+
+
+def _file03(file: v03.FileWithBytes | v03.FileWithUri) -> FilePart:
+    match file:
+        case v03.FileWithBytes():
+            return FilePart(_base64(file.bytes), None, file.mime_type, file.name)
+        case v03.FileWithUri():
+            return FilePart(None, file.uri, file.mime_type, file.name)
 
 
 def _part10(part: Mapping[str, Any]) -> Part:

@@ -24,6 +24,7 @@ from waystation.api.long_answer import ensure_room
 from waystation.api.mcp_progress import Progress
 from waystation.api.routing import Router
 from waystation.api.rpc import (
+    ANSWER,
     BODY,
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -52,10 +53,7 @@ router = Router(tags=["MCP"])
 SESSION_HEADER: Final = "mcp-session-id"
 _SESSION: Final = re.compile(r"[\x21-\x7e]{1,200}")
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "A JSON-RPC response, as JSON or as the last of a stream of events",
-        "content": {"application/json": {}, "text/event-stream": {}},
-    },
+    200: ANSWER,
     202: {"description": "A notification was taken"},
     400: {"description": "No JSON-RPC request, or an Accept header that allows no answer"},
     403: {"description": "A page of this origin may not call"},

@@ -46,6 +46,15 @@ BODY: Final[dict[str, Any]] = {
 }
 """What the OpenAPI document says of a body."""
 
+ANSWER: Final[dict[str, Any]] = {
+    "description": "A JSON-RPC response, as JSON or in a stream of events",
+    "content": {
+        "application/json": {"schema": {"type": "object", "title": "JSON-RPC 2.0 response", "required": ["jsonrpc"]}},
+        "text/event-stream": {"schema": {"type": "string"}},
+    },
+}
+"""What the OpenAPI document says of an answer."""
+
 
 class RpcError(Exception):
     """A refusal in the protocol's own form. `data` may be shown to strangers, like `message`."""
