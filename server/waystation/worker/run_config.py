@@ -71,6 +71,7 @@ def server_metadata(run: ClaimedRun) -> dict[str, Any]:
     return {
         "graph_id": run.graph_id,
         "assistant_id": run.assistant_id,
+        "user_id": _member(_member(run.kwargs, "config"), "configurable").get("user_id", ""),
         "run_id": run.key.run_id,
         "thread_id": run.key.thread_id,
         "run_attempt": run.attempt,
