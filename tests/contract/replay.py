@@ -11,7 +11,7 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
@@ -43,7 +43,7 @@ class Hook:
         self.received = asyncio.Queue[dict[str, Any]]()
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
+    async def open(self) -> AsyncGenerator[None]:
         """Listen until the block is left."""
         server = await asyncio.start_server(self._take, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
@@ -202,7 +202,7 @@ async def fired_twice(replay: Replay, exchange: dict[str, Any]) -> None:
     for cron in (await replay.client.post("/runs/crons/search", json={})).json():
         if cron["schedule"] == "* * * * * *":
             await replay.client.patch(f"/runs/crons/{cron['cron_id']}", json={"enabled": False})
-    await _until(replay, path, lambda runs: all(run["status"] == "success" for run in runs))
+    await _until(replay, path, lambda runs: all(cast("dict[str, Any]", run)["status"] == "success" for run in runs))
 
 
 async def working(replay: Replay, exchange: dict[str, Any]) -> None:

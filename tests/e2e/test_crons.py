@@ -22,6 +22,11 @@ RARELY = "0 3 1 1 *"
 EACH_SECOND = "* * * * * *"
 
 
+def connected(server: LiveServer) -> Client:
+    """The official client of a server; see `Client` for why it has no type."""
+    return get_client(url=server.url)
+
+
 async def test_a_cron_is_made_read_patched_searched_counted_and_deleted(sdk: Client) -> None:
     mark = uuid.uuid4().hex
     made = await sdk.crons.create(
@@ -158,7 +163,7 @@ async def test_a_delayed_run_starts_when_it_is_due(sdk: Client, thread_id: str) 
 async def test_a_delayed_run_and_a_cron_outlive_the_server(database_uri: str) -> None:
     settings = Settings(n_jobs_per_worker=2)
     with live_server_on(database_uri, settings=settings) as server:
-        async with get_client(url=server.url) as client:
+        async with connected(server) as client:
             thread = await client.threads.create()
             run = await client.runs.create(thread["thread_id"], "steps", input={"n": 0}, after_seconds=1)
             cron = await client.crons.create(
@@ -166,7 +171,7 @@ async def test_a_delayed_run_and_a_cron_outlive_the_server(database_uri: str) ->
             )
             fired = await client.threads.count(metadata={"c": 1})
     with live_server_on(database_uri, settings=settings) as server:
-        async with get_client(url=server.url) as client:
+        async with connected(server) as client:
             await run_becomes(client, run, "success")
 
             async def fires_again() -> bool:

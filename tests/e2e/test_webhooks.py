@@ -35,7 +35,7 @@ def server_of(database_uri: str, tmp_path: Path) -> ServerOf:
             "webhooks": {"url": {"disable_loopback": False}},
         }
         (tmp_path / "langgraph.json").write_text(json.dumps(project | (keys or {})))
-        given = {"n_jobs_per_worker": 3, "webhook_retry_s": 0.2, "webhook_timeout_s": 1} | settings
+        given: dict[str, Any] = {"n_jobs_per_worker": 3, "webhook_retry_s": 0.2, "webhook_timeout_s": 1} | settings
         with live_server_on(database_uri, project=tmp_path, settings=Settings(**given)) as server:
             async with get_client(url=server.url) as client:
                 yield client

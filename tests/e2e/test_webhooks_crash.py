@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -48,7 +49,7 @@ async def test_a_webhook_outlives_the_process_that_was_sending_it(database_uri: 
         with Command.running(*serve, cwd=folder, environ=stuck) as first:
             url = await asyncio.to_thread(lambda: first.url)
             async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-                body = {"assistant_id": "steps", "input": {}, "webhook": it.url}
+                body: dict[str, Any] = {"assistant_id": "steps", "input": {}, "webhook": it.url}
                 assert (await client.post("/runs/wait", json=body)).json() == {"n": 1}
             [begun] = await it.until(1)
             first.signal(signal.SIGKILL)

@@ -222,7 +222,7 @@ async def test_busy_hosts_and_paths_on_the_server_wait(db: Database) -> None:
     async with db.connection() as conn:
         for url in ("https://a.example:8443/x?y#z", "http://b.example", "/own/path"):
             await finish(conn, await run_on(conn, claimed=True, webhook=url))
-        busy = {"busy": ["a.example:8443"], "lease_s": 0}
+        busy: dict[str, Any] = {"busy": ["a.example:8443"], "lease_s": 0}
         assert {one.url for one in await claim(conn, relative=False, **busy)} == {"http://b.example"}
         assert {one.url for one in await claim(conn, relative=True, **busy)} == {"http://b.example", "/own/path"}
 

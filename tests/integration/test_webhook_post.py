@@ -40,6 +40,15 @@ async def postman(*, loopback: bool = True, timeout_s: float = 10.0, **more: Any
         await it.close()
 
 
+def answering(found: Any) -> Any:
+    """A resolver that knows one answer."""
+
+    def lookup(*_: Any, **__: Any) -> Any:
+        return found
+
+    return lookup
+
+
 async def test_it_is_signed_with_every_secret() -> None:
     secrets = [secret_bytes("whsec_" + base64.b64encode(b"k" * 24).decode()), secret_bytes("plain")]
     assert secrets == [b"k" * 24, b"plain"]
@@ -123,7 +132,7 @@ async def test_a_name_is_looked_up_once_and_the_address_that_was_checked_is_conn
 
 async def test_a_name_that_leads_to_this_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)  # pyright: ignore[reportUnknownLambdaType] # anything
+    monkeypatch.setattr(socket, "getaddrinfo", answering(addresses))
     async with receiver() as it, postman(loopback=False) as sender:
         answer = await sender.send(f"http://innocent.example:{it.port}/", LETTER)
         assert (answer.hopeless, it.got) == (True, [])
@@ -132,7 +141,7 @@ async def test_a_name_that_leads_to_this_machine_is_refused(monkeypatch: pytest.
 async def test_of_several_addresses_the_allowed_ones_are_tried_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     found = ["10.0.0.1", "127.0.0.9", "127.0.0.1"]
     addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in found]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)  # pyright: ignore[reportUnknownLambdaType] # anything
+    monkeypatch.setattr(socket, "getaddrinfo", answering(addresses))
     async with receiver() as it, postman() as sender:
         assert (await sender.send(f"http://many.example:{it.port}/", LETTER)).is_taken
         assert len(it.got) == 1
@@ -160,7 +169,10 @@ async def test_an_unknown_name_may_be_known_later(monkeypatch: pytest.MonkeyPatc
 async def test_a_name_server_that_does_not_answer_costs_no_more_than_the_time_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(2))  # pyright: ignore[reportUnknownLambdaType] # anything
+    def slow(*_: Any, **__: Any) -> None:
+        time.sleep(2)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
     async with postman(timeout_s=0.2) as sender:
         began = time.monotonic()
         answers = await asyncio.gather(*(sender.send("http://slow.example/", LETTER) for _ in range(20)))
