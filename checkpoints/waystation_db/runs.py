@@ -50,7 +50,7 @@ class NewRun:
 
     `config_json` is what the thread's face shows of the config. `thread_metadata_json` and the TTL are used only
     where the
-    thread is made together with the run. `priority`: higher is claimed sooner.
+    thread is made together with the run, and so is `thread_priority`. `priority`: higher is claimed sooner.
     """
 
     key: RunKey
@@ -66,6 +66,7 @@ class NewRun:
     webhook: str | None = None
     after_s: float = 0.0
     priority: int = 0
+    thread_priority: int | None = None
     ttl_strategy: str | None = None
     ttl_minutes: float | None = None
     visible: str | None = None
@@ -184,6 +185,7 @@ async def create_with_thread(
         "after_s": run.after_s,
         "thread_metadata": run.thread_metadata_json,
         "ttl_strategy": run.ttl_strategy,
+        "thread_priority": run.thread_priority,
         "ttl_minutes": run.ttl_minutes,
     }
     cur = await conn.execute(_q["create_with_thread"], await sealed(conn, run.key, params))

@@ -34,6 +34,7 @@ from waystation.services.encryption import on_this_loop, open_cipher
 from waystation.services.gates import load_auth, open_gate
 from waystation.services.http_app import open_http_app
 from waystation.services.loopback import installed_loopback
+from waystation.services.priorities import load_priority
 from waystation.services.project_parts import open_project_store, project_serde
 from waystation.services.queue_room import QueueRoom
 from waystation.services.wakeups import Wakeups
@@ -240,7 +241,8 @@ def _graph_side(
             app = await stack.enter_async_context(open_http_app(project)) if api else None
             updates = asyncio.Semaphore(max(1, db.max_size // 4))
             auth = await load_auth(project) if api else None
-            side = GraphSide(catalog, saver, store, db, updates=updates, http_app=app, auth=auth)
+            assign = await load_priority(project)
+            side = GraphSide(catalog, saver, store, db, updates=updates, http_app=app, auth=auth, priority=assign)
             stack.push_async_callback(_cancelled, asyncio.create_task(watch_loop_lag("graphs")))
             if settings.n_jobs_per_worker:
                 events = _event_log(settings, kind, db, memory, None)

@@ -53,12 +53,15 @@ with a as (
     where tenant_id = %(tenant_id)s and assistant_id = %(assistant_id)s
       and (%(assistant_visible)s::jsonb is null or metadata @> %(assistant_visible)s::jsonb)
 ), t as (
-    insert into thread (tenant_id, thread_id, status, active_runs, metadata, config, ttl_strategy, ttl_minutes, expires_at)
+    insert into thread (
+        tenant_id, thread_id, status, active_runs, metadata, config, priority, ttl_strategy, ttl_minutes, expires_at
+    )
     select %(tenant_id)s, %(thread_id)s, 'busy', 1,
            %(thread_metadata)s::jsonb || jsonb_build_object('graph_id', a.graph_id, 'assistant_id', a.assistant_id),
            a.config || %(config)s::jsonb
                || jsonb_build_object('configurable', coalesce(a.config -> 'configurable', '{}'::jsonb)),
-           %(ttl_strategy)s, %(ttl_minutes)s::float8, now() + make_interval(secs => %(ttl_minutes)s::float8 * 60)
+           %(thread_priority)s::smallint, %(ttl_strategy)s, %(ttl_minutes)s::float8,
+           now() + make_interval(secs => %(ttl_minutes)s::float8 * 60)
     from a
     on conflict do nothing
     returning tenant_id, thread_id, metadata, event_seq
@@ -346,6 +349,7 @@ with expired as (
         lease_expires_at = null,
         crashes = run.crashes + 1,
         error = %(error)s::jsonb,
+        event_last = waystation_beyond(run),
         ended_at = clock_timestamp(),
         updated_at = clock_timestamp()
     from expired e
@@ -399,7 +403,8 @@ returning run.run_id::text,
 -- Ends pending runs of a locked thread as interrupted.
 with r as (
     update run
-    set status = 'interrupted', error = %(error)s::jsonb, ended_at = clock_timestamp(), updated_at = clock_timestamp()
+    set status = 'interrupted', error = %(error)s::jsonb, event_last = waystation_beyond(run),
+        ended_at = clock_timestamp(), updated_at = clock_timestamp()
     where tenant_id = %(tenant_id)s and thread_id = %(thread_id)s and run_id = any(%(run_ids)s::uuid[]) and status = 'pending'
     returning run.tenant_id, run.thread_id, run.run_id, run.graph_id, run.attempt, run.epoch_ms, run.resumable, run.native,
               run.temporary, run.event_base, waystation_beyond(run) as beyond
@@ -434,10 +439,12 @@ with r as (
     returning run.tenant_id, run.thread_id, run.run_id, run.graph_id, run.attempt, run.epoch_ms, run.resumable, run.native,
               run.temporary, run.event_base, waystation_beyond(run) as beyond
 ), trace as (
-    insert into run_trace (tenant_id, thread_id, run_id, graph_id, attempt, epoch_ms, resumable, native)
-    select r.tenant_id, r.thread_id, r.run_id, r.graph_id, r.attempt, r.epoch_ms, r.resumable, r.native
+    insert into run_trace (
+        tenant_id, thread_id, run_id, graph_id, attempt, epoch_ms, resumable, native, event_base, event_last
+    )
+    select r.tenant_id, r.thread_id, r.run_id, r.graph_id, r.attempt, r.epoch_ms, r.resumable, r.native, r.event_base,
+           r.beyond
     from r
-    where r.event_base is null
 ), n as (
     select count(*)::int as ended, coalesce(bool_or(temporary), false) as temporary,
            count(*) filter (where event_base is null)::int as owed, max(beyond) as beyond

@@ -22,11 +22,12 @@ from waystation.catalog import default_assistant_id
 from waystation.errors import BadRequest, Conflict, InvalidRequest, NotFound, ThreadBusy
 from waystation.runs.cancel import tell_ended
 from waystation.runs.permission import IfNotExists, RunWish, permitted_run
+from waystation.runs.priority import precedence
 from waystation.runs.requests import NATIVE, RunCreate, StatelessRunCreate, ThreadRunCreate
 from waystation.runs.threads import default_ttl
 from waystation.runs.webhook_urls import webhook_of
 from waystation.services import Services
-from waystation_db import runs
+from waystation_db import runs, thread_events
 from waystation_db.json import dumps
 from waystation_db.rows import CancelAction, ClaimedRun, RunKey
 from waystation_db.runs import Conn, CreatedRun, NewRun
@@ -242,6 +243,9 @@ async def _prepare(
         name: kwargs["config"][name] for name in ("tags", "recursion_limit", "metadata") if name in kwargs["config"]
     }
     ttl = None if temporary else origin.ttl or default_ttl(services.project)
+    comes = await precedence(
+        services, caller, key=key, assistant_id=assistant_id, metadata=wish.metadata, cron_id=origin.cron_id
+    )
     run = NewRun(
         key=key,
         assistant_id=assistant_id,
@@ -255,6 +259,8 @@ async def _prepare(
         temporary=temporary,
         webhook=webhook,
         after_s=wish.after_s,
+        priority=comes.claim,
+        thread_priority=comes.thread,
         ttl_strategy=ttl.strategy if ttl else None,
         ttl_minutes=ttl.minutes if ttl else None,
         visible=wish.visible,
@@ -434,6 +440,8 @@ async def displace(conn: Conn, tenant_id: str, thread_id: str, *, action: Cancel
         ended = await runs.delete_pending(conn, tenant_id, thread_id, run_ids=ids)
     else:
         ended = await runs.cancel_pending(conn, tenant_id, thread_id, run_ids=ids, error=None)
+    if ended:
+        await thread_events.settle_owed(conn, tenant_id, thread_id)
     wished = await runs.wish_cancel(conn, tenant_id, thread_id, run_ids=ids, action=action, reason=reason)
     return Displaced(
         tuple(RunKey(tenant_id, thread_id, run_id) for run_id in ended),

@@ -23,6 +23,7 @@ from langgraph_sdk import Auth
 
 from waystation.catalog import Catalog
 from waystation.services.http_app import HttpApp
+from waystation.services.priorities import Assign
 from waystation_db.checkpointer import PostgresCheckpointer
 from waystation_db.pool import Database
 from waystation_db.store import PostgresStore
@@ -46,6 +47,8 @@ class GraphSide:
     """The project's own web application, in a process that serves it."""
     auth: Auth | None = None
     """What the project says of who may come and do what, likewise."""
+    priority: Assign | None = None
+    """The project's function that says which threads' runs start first."""
 
 
 Opener = Callable[[], AbstractAsyncContextManager[GraphSide]]
