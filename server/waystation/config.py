@@ -289,10 +289,10 @@ class Settings(BaseModel):
         Field(gt=0, le=3650, description="How long spent webhooks can be listed and replayed; delivered ones a day."),
     ] = 7
     webhook_networks: Annotated[
-        Networks,
+        Networks | None,
         _env("WAYSTATION_WEBHOOK_NETWORKS"),
         Field(description="Private networks that webhooks may go to, by comma, such as `10.0.0.0/8`."),
-    ] = ()
+    ] = None
     base_url: Annotated[
         HttpUrl | None,
         _env("WAYSTATION_BASE_URL"),

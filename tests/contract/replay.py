@@ -98,7 +98,8 @@ class Replay:
     async def _answered(self, exchange: dict[str, Any]) -> dict[str, Any]:
         if exchange["step"] == "webhook received":
             async with asyncio.timeout(DEADLINE_S):
-                return {"step": exchange["step"], "request": await self.hook.received.get(), "response": {"status": 200}}
+                received = await self.hook.received.get()
+            return {"step": exchange["step"], "request": received, "response": {"status": 200}}
         request = self.ours(exchange["request"])
         content = request.get("raw_body")
         headers = dict(request.get("headers") or {})

@@ -45,7 +45,7 @@ def address_rules(services: Services) -> AddressRules:
     keys = services.project.webhooks
     return AddressRules(
         loopback=keys is not None and not keys.url.disable_loopback,
-        networks=parse_networks(services.settings.webhook_networks),
+        networks=parse_networks(services.settings.webhook_networks or ()),
     )
 
 
