@@ -40,18 +40,19 @@ where t.tenant_id = %(tenant_id)s and t.thread_id = %(thread_id)s and t.hidden_a
 for no key update;
 
 -- name: save_face
--- The new face of a thread after a state update. No row: a run is active, or the thread is gone.
+-- The new face of a thread after a state update, and word of it to those who follow the thread. No row: a run is active, or the thread is gone.
 update thread
 set status = %(resting_status)s,
     resting_status = %(resting_status)s,
     "values" = %(values)s::jsonb,
     interrupts = %(interrupts)s::jsonb,
     error = null,
+    state_updates = state_updates + 1,
     expires_at = now() + make_interval(secs => ttl_minutes * 60),
     updated_at = clock_timestamp(),
     state_updated_at = clock_timestamp()
 where tenant_id = %(tenant_id)s and thread_id = %(thread_id)s and hidden_at is null and active_runs = 0
-returning waystation_thread(thread)::text;
+returning waystation_thread(thread)::text, pg_notify('ws_event', tenant_id || '/' || thread_id || '/' || thread_id)::text;
 
 -- name: patch_metadata
 -- Merges metadata, member by member.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from waystation.api.sse import EventStream, WaitingJSON, failed, located
 from waystation.events import BEGINNING, EventId
+from waystation.events.classic import classic
 from waystation.runs import listing
 from waystation.runs.admission import Admitted
 from waystation.runs.cancel import cancel_because_client_left
@@ -61,7 +62,7 @@ async def join_stream_answer(
     if after is None and state.status == "pending":
         after = BEGINNING
     return EventStream(
-        services.log.read(key, after=after, resumable=state.resumable),
+        classic(services.log.read(key, after=after, resumable=state.resumable), key.run_id),
         with_ids=state.resumable,
         modes=modes,
         headers=headers,

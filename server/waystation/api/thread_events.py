@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from typing import Any, Final, cast
+from typing import Annotated, Any, Final, cast
 
-from fastapi import Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from waystation.api.commands import Desk, answer, parse_call
@@ -14,11 +14,13 @@ from waystation.api.dependencies import CallerDep, JSONBytes, ServicesDep, Threa
 from waystation.api.limits import parse_json, read_body
 from waystation.api.long_answer import FILLER_S, SEND_BYTES, LongAnswer, Outlet, ensure_room
 from waystation.api.routing import STREAMED, Router, errors
-from waystation.api.runs import origin_of
-from waystation.api.sse import HEARTBEAT
+from waystation.api.run_answers import parse_event_id
+from waystation.api.runs import LastEventId, origin_of
+from waystation.api.sse import HEARTBEAT, EventStream, parse_modes
 from waystation.errors import BadRequest, InvalidRequest, SlowReader
 from waystation.events.filters import Filter, parse_filter
 from waystation.events.protocol import ThreadEvent
+from waystation.runs import thread_stream
 from waystation.runs.thread_events import follow_thread
 from waystation_db.json import dumps
 
@@ -124,6 +126,38 @@ async def stream_events(thread_id: ThreadId, request: Request, services: Service
     ensure_room(request)
     source = follow_thread(services, caller, thread_id=thread_id, since=asked.since)
     return ThreadEventStream(source, asked)
+
+
+@router.get(
+    "/threads/{thread_id}/stream",
+    summary="Stream everything that happens on a thread",
+    responses=STREAMED | errors(503),
+)
+async def stream_thread(
+    thread_id: ThreadId,
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    stream_modes: Annotated[
+        list[str] | None, Query(description="`run_modes`, `lifecycle`, `state_update`; repeated or joined by commas.")
+    ] = None,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """What the thread's runs stream by their own modes, one run after the other. Ends when the client leaves."""
+    modes: list[thread_stream.Mode] = [_thread_mode(mode) for mode in sorted(parse_modes(stream_modes) or ("run_modes",))]
+    after = None
+    if last_event_id is not None and (after := parse_event_id(last_event_id)) is None:
+        raise InvalidRequest("header.Last-Event-ID: must be an event's id, such as 1795246500525-0, or -1")
+    ensure_room(request)
+    source = thread_stream.stream_thread(services, caller, thread_id=thread_id, modes=modes, after=after)
+    return EventStream(source, with_ids=True)
+
+
+def _thread_mode(mode: str) -> thread_stream.Mode:
+    for known in thread_stream.MODES:
+        if mode == known:
+            return known
+    raise InvalidRequest(f"Invalid stream mode: {mode[:200]}")
 
 
 class ThreadEventStream(LongAnswer):

@@ -57,7 +57,7 @@ class RunEvents:
         if span.status == "success" and not span.is_native:
             made += self._inputs((), span.asked or (), span.ended_ms)
         if span.last is not None:
-            self.seq = span.last - 1
+            self.seq = max(self.seq, span.last - 1)
         made.append(self._lifecycle(_ending(span), _ending(span)["event"], span.ended_ms))
         return made
 

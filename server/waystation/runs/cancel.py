@@ -15,7 +15,7 @@ from waystation.errors import NotFound
 from waystation.events import ONLY_END, End
 from waystation.runs.permission import visible_thread
 from waystation.services import Services
-from waystation_db import runs
+from waystation_db import runs, thread_events
 from waystation_db.rows import FINAL_STATUSES, CancelAction, RunKey
 
 USER_REASON = "interrupt requested via POST /threads/{thread_id}/runs/{run_id}/cancel"
@@ -135,6 +135,7 @@ async def tell_ended(services: Services, key: RunKey, action: CancelAction) -> N
         await services.log.forget(key)
     else:
         await services.log.end(key, 0, End("interrupted"), resumable=False)
+    services.log.begin(key)
 
 
 def _reason(action: CancelAction) -> str:
@@ -176,6 +177,8 @@ async def _stop(
             ended = await runs.delete_pending(conn, tenant_id, thread_id, run_ids=run_ids)
         else:
             ended = await runs.cancel_pending(conn, tenant_id, thread_id, run_ids=run_ids, error=None)
+        if ended:
+            await thread_events.settle_owed(conn, tenant_id, thread_id)
         wished = await runs.wish_cancel(conn, tenant_id, thread_id, run_ids=run_ids, action=action, reason=reason)
     stopped = _Stopped(
         [RunKey(tenant_id, thread_id, run_id) for run_id in ended],

@@ -30,6 +30,7 @@ from waystation.services import GraphSide, Services
 from waystation_db import runs, threads
 from waystation_db.checkpointer import PostgresCheckpointer
 from waystation_db.json import dumps
+from waystation_db.rows import RunKey
 from waystation_db.threads import Conn, LockedThread
 
 MAX_SHOWN_RUNS = 10
@@ -122,6 +123,7 @@ async def _change(
             )
 
     config, thread = await on_graph_loop(services, work)
+    services.log.begin(RunKey(caller.tenant_id, thread_id, ""))
     return config, thread or b"null"
 
 
