@@ -27,16 +27,24 @@ class ToolRow:
     description: str | None
 
 
-async def page(conn: Conn, tenant_id: str, *, after: str | None, limit: int, visible: str) -> list[ToolRow]:
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Whose metadata contains `visible` (JSON), and those with these ids."""
+
+    visible: str
+    defaults: list[str]
+
+
+async def page(conn: Conn, tenant_id: str, *, after: str | None, limit: int, seen: Seen) -> list[ToolRow]:
     """Assistants in the order of their ids, those after `after`."""
-    params = {"tenant_id": tenant_id, "after": after, "limit": limit, "visible": visible}
-    return await _rows(conn, _q["tools_page"], params)
+    params = {"tenant_id": tenant_id, "after": after, "limit": limit}
+    return await _rows(conn, _q["tools_page"], {**params, "visible": seen.visible, "defaults": seen.defaults})
 
 
-async def between(conn: Conn, tenant_id: str, *, first: str, last: str, visible: str) -> list[ToolRow]:
+async def between(conn: Conn, tenant_id: str, *, first: str, last: str, seen: Seen) -> list[ToolRow]:
     """Assistants with ids from `first` to `last`, a few of them."""
-    params = {"tenant_id": tenant_id, "first": first, "last": last, "visible": visible}
-    return await _rows(conn, _q["tools_between"], params)
+    params = {"tenant_id": tenant_id, "first": first, "last": last}
+    return await _rows(conn, _q["tools_between"], {**params, "visible": seen.visible, "defaults": seen.defaults})
 
 
 async def hide_called(conn: Conn, key: RunKey) -> None:

@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Annotated, Any, Final
 
-import orjson
 from fastapi import Header, Query, Request
 from starlette.responses import Response
 
@@ -40,11 +39,11 @@ from waystation.api.runs import origin_of
 from waystation.api.sse import WaitingJSON
 from waystation.auth import Principal
 from waystation.errors import BadRequest, Conflict, InvalidRequest, NotFound
-from waystation.runs import assistants, tasks, tools
-from waystation.runs.admission import resolve_assistant
+from waystation.runs import tasks, tools
 from waystation.runs.task_parts import NotTaken
 from waystation.runs.tasks import HistoryWish, Task, Working
 from waystation.services import Services
+from waystation_db.tools import ToolRow
 
 router = Router(tags=["A2A"])
 
@@ -95,15 +94,11 @@ async def get_card(
     if not assistant_id:
         error = {"code": INVALID_PARAMS, "message": "Missing required query parameter: assistant_id"}
         return json_response({"error": error, "detail": error["message"]}, status_code=400)
-    try:
-        found = resolve_assistant(services, assistant_id)
-    except InvalidRequest as error:
-        raise NotFound(error.message) from None
-    assistant = orjson.loads(await assistants.get_assistant(services, caller, assistant_id=found))
-    takes, _ = await tools.graph_schemas(services, caller, found)
+    assistant = await _find(services, caller, assistant_id)
+    takes, _ = await tools.graph_schemas(services, caller, assistant.assistant_id)
     auth = services.project.auth.openapi if services.project.auth else None
     base = str(request.base_url).rstrip("/") + request.app.prefix
-    return json_response(agent_card(assistant, takes, url=f"{base}/a2a/{found}", auth=auth))
+    return json_response(agent_card(assistant, takes, url=f"{base}/a2a/{assistant.assistant_id}", auth=auth))
 
 
 @router.post("/a2a/{assistant_id}", summary="Call an assistant as an A2A agent", responses=_ANSWERS, openapi_extra=BODY)
@@ -151,7 +146,8 @@ class _Exchange:
     async def answer(self, call: Call) -> Response:
         """The answer to a call."""
         _check_version(self._request.headers.get("a2a-version"))
-        await self._check_assistant()
+        assistant = await _find(self._services, self._caller, self._assistant_id)
+        self._assistant_id = assistant.assistant_id
         method = call.method
         wire: Wire = Wire03() if "/" in method else Wire10()
         if method in _SEND:
@@ -167,14 +163,6 @@ class _Exchange:
         if _PUSH.lower() in method.lower():
             raise RpcError(NO_PUSH, "Push notifications are not supported")
         raise RpcError(*_REFUSED.get(method, (METHOD_NOT_FOUND, f"Method not found: {method[:100]}")))
-
-    async def _check_assistant(self) -> None:
-        found = resolve_assistant(self._services, self._assistant_id)
-        try:
-            await assistants.get_assistant(self._services, self._caller, assistant_id=found)
-        except NotFound:
-            raise NotFound(f"Assistant '{self._assistant_id[:100]}' not found") from None
-        self._assistant_id = found
 
     async def _send(self, call: Call, wire: Wire) -> Response:
         sending = self._sending(call)
@@ -264,6 +252,13 @@ class _Exchange:
             return None
         text = "Accept header must include text/event-stream for streaming"
         return json_response({"error": text, "detail": text}, status_code=400)
+
+
+async def _find(services: Services, caller: Principal, name: str) -> ToolRow:
+    try:
+        return await tools.find_tool(services, caller, name=name)
+    except NotFound:
+        raise NotFound(f"Assistant '{name[:100]}' not found") from None
 
 
 async def _messages(call: Call, wire: Wire, steps: AsyncGenerator[Task | Working]) -> AsyncGenerator[bytes]:

@@ -8,18 +8,17 @@ from typing import Any, Final, cast
 import waystation
 from waystation.runs.task_parts import takes_messages
 from waystation.runs.tool_shapes import Schema
+from waystation_db.tools import ToolRow
 
 HISTORY_SCOPE: Final = "https://langchain.com/a2a/extensions/history-scope/v1"
 SCOPE_HEADER: Final = "LangGraph-A2A-History-Scope"
 _MODES: Final = ["application/json", "text/plain"]
 
 
-def agent_card(
-    assistant: Mapping[str, Any], takes: Schema | None, *, url: str, auth: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def agent_card(assistant: ToolRow, takes: Schema | None, *, url: str, auth: Mapping[str, Any] | None) -> dict[str, Any]:
     """The card. `auth` is what the project's `auth.openapi` says. It can be read by clients of 0.3 and of 1.0."""
-    name, assistant_id = assistant["name"], assistant["assistant_id"]
-    description = assistant["description"] or f"{name} assistant"
+    name, assistant_id = assistant.name, assistant.assistant_id
+    description = assistant.description or f"{name} assistant"
     modes = [*_MODES, "*/*"] if takes_messages(takes) else ["application/json"]
     properties = cast("dict[str, Any]", (takes or {}).get("properties", {}))
     return {

@@ -196,12 +196,12 @@ class _Exchange:
 
     async def _call_tool(self, call: Call) -> Response:
         name: str = call.params["name"]
-        assistant_id = await tools.find_tool(self._services, self._caller, name=name)
+        found = await tools.find_tool(self._services, self._caller, name=name)
         ensure_room(self._request)
         run = await tools.begin_call(
             self._services,
             self._caller,
-            assistant_id=assistant_id,
+            assistant_id=found.assistant_id,
             arguments=call.params.get("arguments") or {},
             thread_id=self._thread_of(call),
             origin=origin_of(self._request, None, run_id=self._run_id(call.id)),

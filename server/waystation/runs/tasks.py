@@ -16,12 +16,13 @@ from uuid import UUID
 import orjson
 import uuid_utils
 
-from waystation.auth import Principal
+from waystation.auth import ANYTHING, Principal
 from waystation.errors import Conflict, InvalidRequest, NotFound
 from waystation.events import BEGINNING, End, Event
 from waystation.runs.admission import Admitted, Origin, create_on_thread, resolve_assistant
 from waystation.runs.cancel import cancel_run, until_final
 from waystation.runs.output import answer
+from waystation.runs.permission import visible_thread
 from waystation.runs.requests import CommandBody, StreamMode, ThreadRunCreate
 from waystation.runs.task_parts import (
     Part,
@@ -278,7 +279,7 @@ async def _ended(
 
 
 async def _row(services: Services, caller: Principal, name: TaskName) -> TaskRow:
-    visible = await caller.may("threads", "read", {"thread_id": name.thread_id})
+    visible = await visible_thread(caller, "read", name.thread_id) or ANYTHING
     key = RunKey(caller.tenant_id, name.thread_id, name.run_id)
     async with services.db.connection() as conn:
         row = await tasks.get(conn, key, visible=visible)

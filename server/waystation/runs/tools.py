@@ -24,6 +24,7 @@ from waystation.runs import assistant_graphs
 from waystation.runs.admission import Admitted, Origin, create_on_thread, create_stateless, stateless_thread_id
 from waystation.runs.cancel import cancel_because_client_left, cancel_run
 from waystation.runs.output import answer
+from waystation.runs.permission import ask, member_of
 from waystation.runs.requests import CommandBody, StatelessRunCreate, StreamMode, ThreadRunCreate
 from waystation.runs.tool_shapes import (
     INTERRUPT,
@@ -90,9 +91,9 @@ async def list_tools(services: Services, caller: Principal, *, after: str | None
     Raises:
         InvalidRequest: `after` is no id.
     """
-    visible = await caller.may("assistants", "search", {})
+    after, seen = _uuid(after), await _seen(services, caller)
     async with services.db.connection() as conn:
-        rows = await tools.page(conn, caller.tenant_id, after=_uuid(after), limit=limit + 1, visible=visible)
+        rows = await tools.page(conn, caller.tenant_id, after=after, limit=limit + 1, seen=seen)
     room = asyncio.Semaphore(_AT_ONCE)
 
     async def one(row: ToolRow) -> Tool:
@@ -106,8 +107,8 @@ async def list_tools(services: Services, caller: Principal, *, after: str | None
     )
 
 
-async def find_tool(services: Services, caller: Principal, *, name: str) -> str:
-    """The id of the assistant that a tool's name means; the name of a graph and an assistant's id do, too.
+async def find_tool(services: Services, caller: Principal, *, name: str) -> ToolRow:
+    """The assistant that a tool's name means; the name of a graph and an assistant's id do, too.
 
     Raises:
         NotFound: no such tool for this caller.
@@ -115,13 +116,13 @@ async def find_tool(services: Services, caller: Principal, *, name: str) -> str:
     span = _span(services, name)
     if span is None:
         raise NotFound(f"Unknown tool: {name[:100]}")
-    visible = await caller.may("assistants", "search", {})
+    seen = await _seen(services, caller)
     async with services.db.connection() as conn:
-        rows = await tools.between(conn, caller.tenant_id, first=span[0], last=span[1], visible=visible)
+        rows = await tools.between(conn, caller.tenant_id, first=span[0], last=span[1], seen=seen)
     fitting = rows if len(rows) == 1 else [row for row in rows if tool_name(row) == name]
     if not fitting:
         raise NotFound(f"Unknown tool: {name[:100]}")
-    return fitting[0].assistant_id
+    return fitting[0]
 
 
 async def begin_call(
@@ -220,9 +221,11 @@ async def _described(services: Services, caller: Principal, row: ToolRow) -> Too
 async def graph_schemas(
     services: Services, caller: Principal, assistant_id: str
 ) -> tuple[Schema | None, Schema | None]:
-    """What an assistant's graph declares to take and to give; None where it has no schema or cannot be opened."""
+    """What the graph of an assistant that the caller may run declares to take and to give; None where it has no schema
+    or cannot be opened."""
+    asked = replace(caller, rules=None)
     try:
-        found = await assistant_graphs.describe_graph(services, caller, assistant_id=assistant_id)
+        found = await assistant_graphs.describe_graph(services, asked, assistant_id=assistant_id)
     except (BadRequest, NotFound):
         return None, None
     return found["input_schema"], found["output_schema"]
@@ -240,6 +243,16 @@ def _resume(given: Any) -> tuple[str, CommandBody]:
     if "value" not in members or not isinstance(members.get("thread_id"), str):
         raise InvalidRequest(f'arguments.{RESUME}: should be an object of "thread_id" and "value"')
     return _required_uuid(members["thread_id"]), CommandBody(resume=members["value"])
+
+
+async def _seen(services: Services, caller: Principal) -> tools.Seen:
+    """The assistants that the caller sees, and those that graphs have from the start: whoever may run may run them."""
+    defaults = [str(default_assistant_id(graph_id)) for graph_id in services.project.graphs]
+    if caller.rules is None:
+        return tools.Seen("{}", [])
+    value: dict[str, Any] = {"graph_id": None, "metadata": {}, "limit": PAGE, "offset": 0}
+    visible = orjson.loads(await ask(caller, "assistants", "search", value) or "{}")
+    return tools.Seen(orjson.dumps({**member_of(value, "metadata"), **visible}).decode(), defaults)
 
 
 def _span(services: Services, name: str) -> tuple[str, str] | None:
