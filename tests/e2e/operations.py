@@ -97,6 +97,8 @@ class Things:
                 return {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
             case "responses":
                 return {"model": "chat", "input": "hi", "store": False}
+            case "crons":
+                return {"assistant_id": "steps", "schedule": "0 3 1 1 *", "enabled": False}
             case "items":
                 return {"namespace": ["battery"], "key": "k", "value": {}}
             case "cancel":

@@ -105,7 +105,7 @@ async def test_limits_and_offsets_at_their_ends(battery: Battery) -> None:
             answer = await battery.ask("GET", f"{path}?{query}")
             battery.refused(answer, naming=(query.split("=")[0],))
     assert await battery.json("GET", f"{thread}/runs?offset=2000000000") == []
-    for path in ("/threads/search", "/assistants/search"):
+    for path in ("/threads/search", "/assistants/search", "/runs/crons/search"):
         assert await battery.json("POST", path, {"offset": 2**31 - 1}) == []
         for body in ({"limit": 0}, {"limit": 1001}, {"limit": 2**70}, {"offset": -1}, {"offset": 2**70}):
             battery.refused(await battery.ask("POST", path, json=body), naming=tuple(body))

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from uuid import UUID
 
 from fastapi import Query
+from pydantic import AfterValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from waystation.api.dependencies import CallerDep, DeliveryId, JSONBytes, RunId, ServicesDep, ThreadId, paging_headers
+from waystation.api.dependencies import CallerDep, DeliveryId, JSONBytes, ServicesDep, paging_headers
 from waystation.api.routing import Router, errors
 from waystation.runs import webhook_deliveries
 from waystation.runs.webhook_deliveries import WebhookDelivery
 
 router = Router(tags=["Webhooks"])
+
+
+def _canonical(value: str) -> str:
+    try:
+        return str(UUID(value))
+    except ValueError:
+        raise PydanticCustomError("uuid", "must be a UUID") from None
+
+
+QueryId = Annotated[str, AfterValidator(_canonical), WithJsonSchema({"type": "string", "format": "uuid"})]
 
 
 @router.get("/webhooks/deliveries", response_model=list[WebhookDelivery], summary="List webhooks")
@@ -22,8 +35,8 @@ async def list_deliveries(
     status: Annotated[
         Literal["pending", "delivered", "spent"] | None, Query(description="`spent` ones were given up.")
     ] = None,
-    thread_id: ThreadId | None = None,
-    run_id: RunId | None = None,
+    thread_id: QueryId | None = None,
+    run_id: QueryId | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 10,
     offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
 ) -> Response:
