@@ -22,6 +22,7 @@ from waystation_db.cipher import MARK, Cipher, Place, is_sealed, label_of_type, 
 from waystation_db.cron_sealing import delivery_places
 from waystation_db.errors import Undecipherable
 from waystation_db.json import dumps
+from waystation_db.run_sealing import PRIVATE_CONFIG
 from waystation_db.sql import load
 
 _q = load("encryption")
@@ -94,11 +95,12 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of JSON text: opened and sealed whole, or member by member, or only the member `inside`, or the members
-    in `parts` (and `metadata`), each at a place of its own."""
+    """A column of JSON text: opened and sealed whole, or member by member (those of them that are private), or only the
+    member `inside`, or the members in `parts`, each at a place of its own."""
 
     place: Callable[[Key], Place]
     members: bool = False
+    is_private: Callable[[Key, str], bool] = lambda _key, _name: False
     inside: str | None = None
     parts: Callable[[Key], dict[str, Place]] | None = None
 
@@ -140,7 +142,7 @@ async def _renew(
     try:
         new = await _sealed_anew(cipher, kind, key, key, values)
     except Undecipherable:
-        progress.failed.append("/".join(key))
+        progress.failed.append("/".join(key[:4]))
         return
     if is_old:
         progress.old += 1
@@ -205,7 +207,7 @@ async def _json_anew(cipher: Cipher, column: Column, here: Key, there: Key, text
         return text
     members = cast("dict[str, Any]", value)
     opened = await cipher.open_members(column.place(here), members)
-    private = [name for name, member in members.items() if is_sealed(member)]
+    private = [name for name, member in members.items() if is_sealed(member) or column.is_private(here, name)]
     again = await cipher.seal_members(column.place(there), opened, private=private)
     return text if again == members else dumps(again).decode()
 
@@ -262,7 +264,7 @@ def _labels_inside(value: Any) -> list[str]:
 
 def _is_partly_plain(kind: Table, values: tuple[Any, ...]) -> bool:
     """Whether a column that is sealed whole is not."""
-    return any(
+    return kind.blob is None and any(
         text not in (None, "null") and f'"{MARK}"' not in text
         for column, text in zip(kind.columns, values, strict=True)
         if not column.members and column.inside is None and column.parts is None
@@ -288,7 +290,11 @@ TABLES: dict[str, Table] = {
         _q["replace_checkpoint"],
         columns=(
             Column(lambda key: inline_place(key[0], key[1], key[2]), inside="channel_values"),
-            Column(lambda key: checkpoint_metadata_place(key[0], key[1], key[2]), members=True),
+            Column(
+                lambda key: checkpoint_metadata_place(key[0], key[1], key[2]),
+                members=True,
+                is_private=lambda key, name: name not in key[3:],
+            ),
         ),
     ),
     "thread": Table(
@@ -299,7 +305,11 @@ TABLES: dict[str, Table] = {
             Column(lambda key: places.thread_place(key[0], key[1], "interrupts")),
             Column(lambda key: places.thread_place(key[0], key[1], "error")),
             Column(lambda key: places.metadata_place(key[0]), members=True),
-            Column(lambda key: places.config_place(key[0]), members=True),
+            Column(
+                lambda key: places.config_place(key[0]),
+                members=True,
+                is_private=lambda _, name: name in PRIVATE_CONFIG,
+            ),
         ),
     ),
     "run": Table(

@@ -16,7 +16,8 @@ from waystation_db.rows import ClaimedRun, RunKey
 
 Conn = AsyncConnection[TupleRow]
 
-_SHOWN_CONFIG = ("tags", "metadata")
+PRIVATE_CONFIG = ("tags", "metadata")
+"""Members of the config that a thread shows which may have content in them."""
 
 
 async def sealed(conn: Conn, key: RunKey, params: dict[str, Any]) -> dict[str, Any]:
@@ -40,15 +41,21 @@ async def sealed(conn: Conn, key: RunKey, params: dict[str, Any]) -> dict[str, A
     }
     if "config" in params:
         members["config"] = await seal_members_text(
-            cipher, config_place(tenant_id), params["config"], private=_SHOWN_CONFIG
+            cipher, config_place(tenant_id), params["config"], private=PRIVATE_CONFIG
         )
     return params | whole | members
 
 
 async def opened_metadata(conn: Conn, key: RunKey, metadata: dict[str, Any]) -> dict[str, Any]:
-    """A run's metadata as SQL merged it. Raises Undecipherable."""
+    """The metadata of a run that was just made, as SQL merged it. Where it does not open it stays sealed: the run is
+    there, and fails when it is executed."""
     cipher = cipher_of(conn)
-    return metadata if cipher is None else await cipher.open_members(metadata_place(key.tenant_id), metadata)
+    if cipher is None:
+        return metadata
+    try:
+        return await cipher.open_members(metadata_place(key.tenant_id), metadata)
+    except Undecipherable:
+        return metadata
 
 
 async def opened_error(cipher: Cipher | None, key: RunKey, error: Any) -> dict[str, Any] | None:

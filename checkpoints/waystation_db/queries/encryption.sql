@@ -74,14 +74,27 @@ where thread_id = ((%(key)s::text[])[1])::uuid and run_id = ((%(key)s::text[])[7
   and type = %(old_type)s and blob = %(old)s;
 
 -- name: page_checkpoints
--- The values inside checkpoints, and their metadata.
-select array[thread_id, checkpoint_ns, checkpoint_id], checkpoint::text, metadata::text
-from checkpoints
-where (%(thread_id)s::text is null or thread_id = %(thread_id)s)
-  and (%(after)s::text[] is null or (thread_id, checkpoint_ns, checkpoint_id)
-      > ((%(after)s::text[])[1], (%(after)s::text[])[2], (%(after)s::text[])[3]))
-order by thread_id, checkpoint_ns, checkpoint_id
-limit %(limit)s;
+-- The values inside checkpoints, and their metadata. Behind the key stand the members of metadata that may be searched: those
+-- of the run that made the checkpoint. The others come from its config and context.
+with page as (
+    select c.thread_id, c.checkpoint_ns, c.checkpoint_id, c.checkpoint, c.metadata,
+           case when length(c.thread_id) > 37 then left(c.thread_id, -37) else 'default' end as tenant_id,
+           substring(c.thread_id from '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$')::uuid as thread,
+           substring(c.metadata ->> 'run_id'
+               from '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$')::uuid as run_id
+    from checkpoints c
+    where (%(thread_id)s::text is null or c.thread_id = %(thread_id)s)
+      and (%(after)s::text[] is null or (c.thread_id, c.checkpoint_ns, c.checkpoint_id)
+          > ((%(after)s::text[])[1], (%(after)s::text[])[2], (%(after)s::text[])[3]))
+    order by c.thread_id, c.checkpoint_ns, c.checkpoint_id
+    limit %(limit)s
+)
+select array[p.thread_id, p.checkpoint_ns, p.checkpoint_id]
+           || coalesce((select array_agg(member) from jsonb_object_keys(r.metadata) as member), '{}'),
+       p.checkpoint::text, p.metadata::text
+from page p
+left join run r on r.tenant_id = p.tenant_id and r.thread_id = p.thread and r.run_id = p.run_id
+order by p.thread_id, p.checkpoint_ns, p.checkpoint_id;
 
 -- name: replace_checkpoint
 -- A checkpoint, sealed anew.

@@ -23,7 +23,7 @@ from waystation.worker.outcomes import Failed, HandedOver, Lost, Outcome, Stoppe
 from waystation.worker.reasons import Cancelled
 from waystation.worker.run_config import graph_config
 from waystation_db import runs
-from waystation_db.errors import DatabaseError, DatabaseUnavailable, Fenced
+from waystation_db.errors import CorruptCheckpoint, DatabaseError, DatabaseUnavailable, Fenced, Undecipherable
 from waystation_db.json import dumps
 from waystation_db.rows import ClaimedRun
 
@@ -95,6 +95,9 @@ class Concluder:
             ) as graph:
                 self._side.saver.allow_types_of(graph)
                 return thread_face(await graph.aget_state(config, subgraphs=True))
+        except (CorruptCheckpoint, Undecipherable) as error:
+            log.warning("the thread's state could not be read after the run", error=str(error))
+            return None
         except DatabaseError:
             raise
         except (Exception, SystemExit, KeyboardInterrupt):
