@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncGenerator, Generator, Mapping
-from contextvars import Context
+from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Final, cast
@@ -23,6 +23,13 @@ from starlette.types import ASGIApp, Message, Scope
 
 from waystation.auth import ACTING_AS, Principal
 from waystation.auth.gate import CALLER
+from waystation_db.rows import RunKey
+
+_OWN_THREAD: ContextVar[str | None] = ContextVar("own_thread", default=None)
+_ITSELF: Final = (
+    "This thread is that of the run which asks, and a thread has one run at a time: the run would wait for itself. Give"
+    " the inner run a thread of its own."
+)
 
 MAX_WAITING_BYTES: Final = 1024 * 1024
 """What an answer may be ahead of who reads it."""
@@ -51,11 +58,12 @@ class Loopback:
         raise RuntimeError("the API of this process is reached through LoopbackTransport")
 
 
-def act_for(tenant_id: str, configurable: Mapping[str, Any]) -> None:
-    """From here on, in this task and what it starts, the code acts for whom a run's config names."""
+def act_for(key: RunKey, configurable: Mapping[str, Any]) -> None:
+    """From here on, in this task and what it starts, the code is that of a run, and acts for whom its config names."""
+    _OWN_THREAD.set(key.thread_id)
     ACTING_AS.set(
         Principal(
-            tenant_id=tenant_id,
+            tenant_id=key.tenant_id,
             identity=configurable.get("langgraph_auth_user_id") or "",
             permissions=tuple(configurable.get("langgraph_auth_permissions") or ()),
             user=configurable.get("langgraph_auth_user"),
@@ -108,6 +116,8 @@ class LoopbackTransport(httpx.AsyncBaseTransport):
         app, loop = self._loopback.app, self._loopback.loop
         if app is None or loop is None or loop.is_closed():
             raise httpx.ConnectError(_AWAY, request=request)
+        if _waits_for_itself(request):
+            return httpx.Response(409, json={"detail": _ITSELF, "code": "conflict"}, request=request)
         body = await request.aread()
         exchange = _Exchange(asyncio.get_running_loop(), loop, body)
         exchange.begin(app, self._scope(request))
@@ -139,6 +149,12 @@ class LoopbackTransport(httpx.AsyncBaseTransport):
             "state": {},
             CALLER: ACTING_AS.get(),
         }
+
+
+def _waits_for_itself(request: httpx.Request) -> bool:
+    thread_id = _OWN_THREAD.get()
+    ends = tuple(f"/threads/{thread_id}/runs/{how}" for how in ("wait", "stream"))
+    return thread_id is not None and request.method == "POST" and request.url.path.endswith(ends)
 
 
 class _Exchange:

@@ -165,7 +165,7 @@ class Execution:
     async def _body(self) -> Outcome:
         run = self.claimed
         config: dict[str, Any] = run.kwargs.get("config") or {}
-        act_for(run.key.tenant_id, config.get("configurable") or {})
+        act_for(run.key, config.get("configurable") or {})
         try:
             return await self._stream()
         except asyncio.CancelledError:
