@@ -101,15 +101,21 @@ class OfflineChatModel(BaseChatModel):
         tools = [str(tool["function"]["name"]) for tool in kwargs.get("tools", ())]
         reply = decide(messages, tools)
         parts = _tool_call_parts(reply) if reply.tool_calls else _text_parts(reply)
-        # Only the last chunk carries these: merging chunks adds counts up and glues texts together.
-        parts[-1].usage_metadata = _usage(messages, reply)
-        parts[-1].response_metadata = {
-            "model_name": self.model_name,
-            "model_provider": "waystation",
-            "finish_reason": "tool_calls" if reply.tool_calls else "stop",
-            "usage_is_estimated": True,
-        }
-        parts[-1].chunk_position = "last"
+        # Only the last chunk carries these, and nothing else, as providers send it: merging adds counts up and glues
+        # texts together, and a piece of a tool call in it would be taken for the whole.
+        parts.append(
+            AIMessageChunk(
+                content="",
+                usage_metadata=_usage(messages, reply),
+                response_metadata={
+                    "model_name": self.model_name,
+                    "model_provider": "waystation",
+                    "finish_reason": "tool_calls" if reply.tool_calls else "stop",
+                    "usage_is_estimated": True,
+                },
+                chunk_position="last",
+            )
+        )
         return [ChatGenerationChunk(message=part) for part in parts]
 
 
