@@ -23,7 +23,7 @@ from waystation_db.retrying import is_passing
 log = structlog.get_logger(__name__)
 
 LANES = 4
-"""Firings at a time; each holds a connection for a few milliseconds."""
+"""Firings at a time, in a pool that is large enough: each holds a connection, and may need another one meanwhile."""
 
 ROUND = 200
 """Firings in one round, after which the queue's room is looked at again."""
@@ -60,10 +60,11 @@ class CronClock:
         if room <= 0:
             log.warning("too many runs wait; crons are held back")
             return CROWDED_S
-        share = -(-min(ROUND, room) // LANES)
-        async with asyncio.TaskGroup() as lanes:
-            for _ in range(LANES):
-                lanes.create_task(self._fire_up_to(share))
+        lanes = max(1, min(LANES, self._services.db.max_size // 4))
+        share = -(-min(ROUND, room) // lanes)
+        async with asyncio.TaskGroup() as firing:
+            for _ in range(lanes):
+                firing.create_task(self._fire_up_to(share))
         return max(SOON_S, await self._until_due())
 
     async def _until_due(self) -> float:
