@@ -94,6 +94,14 @@ def test_sockets_are_answered(client: httpx.Client) -> None:
         assert socket.recv() == "HELLO"
 
 
+def test_sockets_of_the_api_stay_the_apis(client: httpx.Client) -> None:
+    thread = client.post("/threads", json={}).json()["thread_id"]
+    url = f"ws://{client.base_url.netloc.decode()}/threads/{thread}/stream/events"
+    with connect(url) as socket:
+        socket.send('{"id": 1, "method": "nobody.knows", "params": {}}')
+        assert '"id":1' in str(socket.recv()).replace(" ", "")
+
+
 def test_our_description_has_its_routes_and_keeps_names_apart(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
 

@@ -52,7 +52,7 @@ def test_patterns_know_the_asterisk_and_nothing_else() -> None:
 SWITCHES = {
     "disable_assistants": {"Assistants"},
     "disable_threads": {"Threads", "Thread state"},
-    "disable_runs": {"Runs", "Stateless runs", "Crons"},
+    "disable_runs": {"Runs", "Stateless runs", "Crons", "Thread events"},
     "disable_store": {"Store"},
     "disable_mcp": {"MCP"},
     "disable_a2a": {"A2A"},

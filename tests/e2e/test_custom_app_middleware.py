@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cli_servers import Client, Command
+from cli_servers import Client, Command, until
 from live_server import server_process
 from webapp_project import WEBAPP, webapp_client, webapp_project
 
@@ -80,6 +80,35 @@ def test_a_node_that_holds_the_loop_of_the_graphs_keeps_probes_answering(client:
         assert time.monotonic() - begun < 2
     finally:
         blocked.join()
+
+
+def test_behind_a_loop_that_is_held_for_long_the_answer_is_503(
+    database_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("waystation.api.custom_app.TAKEN_S", 0.3)
+    with webapp_client(database_uri, tmp_path, app="webapp_shielded") as client:
+        body: dict[str, Any] = {"assistant_id": "echo", "input": {"block_s": 3}}
+        answers: list[httpx.Response] = []
+        blocked = threading.Thread(target=lambda: answers.append(client.post("/runs/wait", json=body)))
+        blocked.start()
+        refused: list[httpx.Response] = []
+
+        def is_refused() -> bool:
+            refused.append(client.get("/info"))
+            return refused[-1].status_code == 503
+
+        until(is_refused, "a request is refused")
+        blocked.join()
+        assert refused[-1].headers["retry-after"] == "2"
+        assert answers[0].status_code == 200
+        assert client.get("/info").status_code == 200
+
+
+def test_middleware_that_fails_is_a_500_that_tells_nothing(client: httpx.Client) -> None:
+    failed = client.get("/info", headers={"x-fail": "1"})
+    assert failed.status_code == 500
+    assert "secret" not in failed.text
+    assert client.get("/info").status_code == 200
 
 
 def test_an_answer_cut_off_by_the_stop_is_not_closed_as_if_it_were_whole(database_uri: str, tmp_path: Path) -> None:

@@ -97,8 +97,6 @@ class Application:
                 await self._http(scope, receive, send)
             case "lifespan":
                 await self._lifespan.lifespan(scope, receive, send)
-            case _ if self.custom is not None and self.custom.takes(scope):
-                await self.custom(scope, receive, send)
             case _:
                 await self._websocket(scope, receive, send)
 
@@ -106,11 +104,13 @@ class Application:
         path: str = scope["path"]
         is_here = path.startswith(f"{self.prefix}/")
         thread_id = thread_of(path[len(self.prefix) :]) if is_here and self.serves_sockets else None
-        if thread_id is None:
-            await send({"type": "websocket.close", "code": 1000})
-            return
         try:
-            await serve_thread_socket(scope, receive, send, thread_id=thread_id)
+            if thread_id is not None:
+                await serve_thread_socket(scope, receive, send, thread_id=thread_id)
+            elif self.custom is not None and self.custom.takes(scope):
+                await self.custom(scope, receive, send)
+            else:
+                await send({"type": "websocket.close", "code": 1000})
         except Exception as error:  # the boundary of a connection: others go on
             log.error("A socket broke off", exc_info=error, extra={"path": path})
 

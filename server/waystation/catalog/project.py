@@ -32,6 +32,20 @@ from waystation.errors import ConfigError
 
 CONFIG_NAME = "langgraph.json"
 
+_VARIABLES = {
+    "graphs": "langserve_graphs",
+    "store": "langgraph_store",
+    "checkpointer": "langgraph_checkpointer",
+    "auth": "langgraph_auth",
+    "http": "langgraph_http",
+    "webhooks": "langgraph_webhooks",
+    "encryption": "langgraph_encryption",
+    "priority": "langgraph_priority",
+    "ui": "langgraph_ui",
+    "ui_config": "langgraph_ui_config",
+}
+"""Keys of the file, and the settings that hold them in an image."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Project:
@@ -76,9 +90,9 @@ def configure(config: Path | None, *, root: Path) -> tuple[Settings, Project]:
     export_environment(project.env)
     settings = Settings.load()
     unused = [
-        f"{env.names[0]} is set and has no effect: {project.config_path} is read instead"
-        for field, env in settings_environment().items()
-        if field.startswith(("langserve_", "langgraph_")) and getattr(settings, field) is not None
+        f"{settings_environment()[field].names[0]} is set and has no effect: {project.config_path} is read instead"
+        for field in _VARIABLES.values()
+        if getattr(settings, field) is not None
     ]
     return settings, replace(project, warnings=(*project.warnings, *unused, *ineffective_variables()))
 
@@ -109,18 +123,7 @@ def project_from_settings(settings: Settings, *, root: Path) -> Project:
     Raises:
         ConfigError: a wrong value, named by its key in `langgraph.json`.
     """
-    given = {
-        "graphs": settings.langserve_graphs,
-        "store": settings.langgraph_store,
-        "checkpointer": settings.langgraph_checkpointer,
-        "auth": settings.langgraph_auth,
-        "http": settings.langgraph_http,
-        "webhooks": settings.langgraph_webhooks,
-        "encryption": settings.langgraph_encryption,
-        "priority": settings.langgraph_priority,
-        "ui": settings.langgraph_ui,
-        "ui_config": settings.langgraph_ui_config,
-    }
+    given = {key: getattr(settings, field) for key, field in _VARIABLES.items()}
     raw: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     try:
         if (file := root / CONFIG_NAME).is_file() and "waystation" in (beside := _read_json(file)):
