@@ -41,7 +41,7 @@ def asking(text: str) -> dict[str, Any]:
 async def test_the_agent_answers_as_a_tool(reference: LiveServer) -> None:
     nodes: list[str] = []
 
-    async def tell(_progress: float, _total: float | None, message: str | None) -> None:
+    async def tell(progress: float, total: float | None, message: str | None) -> None:
         nodes.append(message or "")
 
     async with McpClient(f"{reference.url}/mcp") as client:
@@ -71,14 +71,15 @@ async def test_an_email_is_decided_on_as_an_agents_task(reference: LiveServer, d
         card = await resolver.get_agent_card(http_kwargs={"params": {"assistant_id": "approval"}})
         client = ClientFactory(ClientConfig(streaming=True, httpx_client=http)).create(card)
 
-        async def said(part: pb.Part, **where: str) -> list[pb.StreamResponse]:
-            message = pb.Message(message_id=uuid.uuid4().hex, role=pb.Role.ROLE_USER, parts=[part], **where)
+        async def said(part: pb.Part, *, task_id: str = "", context_id: str = "") -> list[pb.StreamResponse]:
+            message = pb.Message(message_id=uuid.uuid4().hex, role=pb.Role.ROLE_USER, parts=[part])
+            message.task_id, message.context_id = task_id, context_id
             return [step async for step in client.send_message(pb.SendMessageRequest(message=message))]
 
         steps = await said(pb.Part(text=EMAIL))
         task, question = steps[0].task, steps[-1].status_update.status
         assert question.state == pb.TaskState.TASK_STATE_INPUT_REQUIRED
-        asked = cast("dict[str, Any]", MessageToDict(question.message.parts[1].data))["interrupts"][0]["value"]
+        asked = MessageToDict(question.message.parts[1].data)["interrupts"][0]["value"]
         assert asked["action_requests"][0]["args"]["to"] == "ada@example.com"
         answer = ParseDict({"data": {"decisions": [{"type": decision}]}}, pb.Part())
         steps = await said(answer, task_id=task.id, context_id=task.context_id)
