@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from langgraph_sdk import get_client
+
 from live_server import Client, LiveServer, live_server_on
 from waystation.config import Settings
 
@@ -28,6 +30,11 @@ def serving(database_uri: str, way: Way, **settings: Any) -> Generator[LiveServe
     given = Settings(**chosen)
     with live_server_on(database_uri, project=PROJECT / way[0], settings=given) as server:
         yield server
+
+
+def client_of(server: LiveServer) -> Client:
+    """The official client of a server."""
+    return get_client(url=server.url)
 
 
 async def use_everything(sdk: Client) -> dict[str, Any]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from langgraph_sdk import get_client
 
-from encryption_world import MARK, WAYS, places_of, serving, use_everything
+from encryption_world import MARK, WAYS, client_of, places_of, serving, use_everything
 from raw_storage import raw_redis, raw_tables
 
 pytestmark = pytest.mark.anyio
@@ -14,7 +13,7 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.parametrize("way", WAYS)
 async def test_the_marker_stands_nowhere(way: str, database_uri: str, redis_url: str) -> None:
     with serving(database_uri, WAYS[way], redis_uri=redis_url, event_log="redis") as server:
-        async with get_client(url=server.url) as sdk:
+        async with client_of(server) as sdk:
             await use_everything(sdk)
     tables, redis = await raw_tables(database_uri), await raw_redis(redis_url)
     assert places_of(MARK, tables | redis) == []
@@ -25,7 +24,7 @@ async def test_the_marker_stands_nowhere(way: str, database_uri: str, redis_url:
 async def test_without_encryption_the_marker_is_found_everywhere(database_uri: str, redis_url: str) -> None:
     """What shows that the tests before this one would see it."""
     with serving(database_uri, ("langgraph.json", {}), redis_uri=redis_url, event_log="redis") as server:
-        async with get_client(url=server.url) as sdk:
+        async with client_of(server) as sdk:
             await use_everything(sdk)
     tables, redis = await raw_tables(database_uri), await raw_redis(redis_url)
     assert set(places_of(MARK, tables)) >= {

@@ -15,11 +15,10 @@ import pytest
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
-from langgraph_sdk import get_client
 from langgraph_sdk.errors import ConflictError
 from typer.testing import CliRunner
 
-from encryption_world import KEYS, MARK, PLAIN, Way, places_of, serving, use_everything
+from encryption_world import KEYS, MARK, PLAIN, Way, client_of, places_of, serving, use_everything
 from raw_storage import raw_tables
 from waystation.cli.commands import app
 
@@ -40,7 +39,7 @@ UNREADABLE = ("checkpoint_blobs", "checkpoint_writes", "checkpoints", "thread", 
 
 async def with_client(database_uri: str, way: Way, work: Any) -> Any:
     with serving(database_uri, way) as server:
-        async with get_client(url=server.url) as sdk:
+        async with client_of(server) as sdk:
             return await work(sdk)
 
 
@@ -133,7 +132,7 @@ async def test_a_missing_key_is_an_error_of_that_thread_alone(database_uri: str)
     assert code == 1
     unreadable = {row[0] for row in rows if row[0] in UNREADABLE and int(row[5]) > 0}
     assert unreadable == set(UNREADABLE)
-    await with_client(database_uri, FIRST, partial(read_back, made=made))
+    await with_client(database_uri, ROTATED, partial(read_back, made=made))
 
 
 async def test_without_any_key_nothing_encrypted_is_shown_as_if_it_were_data(database_uri: str) -> None:
@@ -155,7 +154,7 @@ async def test_a_queued_run_whose_key_is_gone_fails_and_says_which(database_uri:
         return await sdk.runs.create(thread_id, "everywhere", input={"text": MARK}, after_seconds=1)
 
     with serving(database_uri, FIRST, n_jobs_per_worker=0) as server:
-        async with get_client(url=server.url) as sdk:
+        async with client_of(server) as sdk:
             run = await queue(sdk)
 
     async def look(sdk: Any) -> dict[str, Any]:
