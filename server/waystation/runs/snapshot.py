@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.pregel import Pregel
 from langgraph.types import Interrupt, PregelTask, StateSnapshot
 
 from waystation_db.json import dumps
 from waystation_db.rows import RestingStatus
+
+AnyGraph = Pregel[Any, Any, Any, Any]
 
 _CHECKPOINT_KEYS = ("thread_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map")
 
@@ -28,10 +31,18 @@ class ThreadFace:
     next: tuple[str, ...]
 
 
+async def latest_state(graph: AnyGraph, config: RunnableConfig) -> StateSnapshot:
+    """A graph's latest state with that of its subgraphs, but not of one that runs elsewhere (`RemoteGraph`): its own
+    server keeps that, and asking there could take any time."""
+    subgraphs: Iterator[tuple[str, object]] = cast("Any", graph).get_subgraphs(recurse=True)
+    is_here = all(isinstance(subgraph, Pregel) for _, subgraph in subgraphs)
+    return await graph.aget_state(config, subgraphs=is_here)
+
+
 def thread_face(snapshot: StateSnapshot) -> ThreadFace:
     """The face of the root graph's latest state.
 
-    Take the snapshot with `subgraphs=True`: an interrupt inside a subgraph is then filed under the innermost task's id.
+    Take the snapshot with `latest_state`: an interrupt inside a subgraph is then filed under the innermost task's id.
     A thread whose run raised is `error` whatever this says; that is the worker's to know.
     """
     return ThreadFace(

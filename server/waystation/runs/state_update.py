@@ -25,7 +25,7 @@ from waystation.runs.commands import to_command
 from waystation.runs.graph_access import no_graph, on_graph_loop, open_graph, state_config, thread_not_found
 from waystation.runs.permission import visible_thread
 from waystation.runs.requests import CommandBody
-from waystation.runs.snapshot import checkpoint_of, thread_face
+from waystation.runs.snapshot import checkpoint_of, latest_state, thread_face
 from waystation.services import GraphSide, Services
 from waystation_db import runs, threads
 from waystation_db.checkpointer import PostgresCheckpointer
@@ -112,7 +112,7 @@ async def _change(
             opening = open_graph(side, caller, thread_id, graph=locked.graph, access="threads.update", saver=saver)
             async with opening as graph:
                 made = await change(saver, graph)
-                face = thread_face(await graph.aget_state(state_config(thread_id), subgraphs=True))
+                face = thread_face(await latest_state(graph, state_config(thread_id)))
             return made, await threads.save_face(
                 conn,
                 caller.tenant_id,

@@ -14,7 +14,7 @@ import structlog
 
 from waystation.events import EventLog
 from waystation.runs.requests import is_native
-from waystation.runs.snapshot import ThreadFace, thread_face
+from waystation.runs.snapshot import ThreadFace, latest_state, thread_face
 from waystation.services import GraphSide
 from waystation.telemetry import metrics
 from waystation.worker.execute import Execution, failure_event
@@ -94,7 +94,7 @@ class Concluder:
                 run.graph_id, access="threads.read", config=config, tenant_id=run.key.tenant_id
             ) as graph:
                 self._side.saver.allow_types_of(graph)
-                return thread_face(await graph.aget_state(config, subgraphs=True))
+                return thread_face(await latest_state(graph, config))
         except (CorruptCheckpoint, Undecipherable) as error:
             log.warning("the thread's state could not be read after the run", error=str(error))
             return None

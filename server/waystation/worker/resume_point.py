@@ -17,7 +17,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.pregel import Pregel
 from langgraph.types import StateSnapshot
 
-from waystation.runs.snapshot import thread_face
+from waystation.runs.snapshot import latest_state, thread_face
 from waystation_db import runs
 from waystation_db.pool import Database
 from waystation_db.retrying import until_done
@@ -42,7 +42,7 @@ async def resume_point(run: ClaimedRun, graph: AnyGraph, config: RunnableConfig,
     """
     if run.attempt == 1:
         return ResumePoint("start")
-    head = await graph.aget_state(config, subgraphs=True)
+    head = await latest_state(graph, config)
     if (head.metadata or {}).get("run_id") != run.key.run_id:
         return ResumePoint("paused", head) if await _asks_again(run, head, db) else ResumePoint("start")
     if _waits_for_answer(head) or await _at_breakpoint(run, graph, head):
