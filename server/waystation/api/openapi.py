@@ -32,6 +32,10 @@ def describe_api(operations: Sequence[Operation]) -> Document:
         content: dict[str, Any] = operation["responses"].get("200", {}).get("content", {})
         if "text/event-stream" in content and not content.get("application/json", {}).get("schema"):
             content.pop("application/json", None)  # FastAPI's default, which these never answer with
+    for name, schema in document.get("components", {}).get("schemas", {}).items():
+        if name.startswith("Selected"):  # members that were not asked for are absent, whatever the class says
+            for member in schema["properties"].values():
+                member.pop("default", None)
     return document
 
 

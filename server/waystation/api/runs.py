@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Header, Query, Request
 from starlette.responses import Response
@@ -10,6 +10,7 @@ from starlette.responses import Response
 from waystation.api.dependencies import CallerDep, JSONBytes, RunId, ServicesDep, ThreadId, no_content
 from waystation.api.headers import HeaderRules
 from waystation.api.long_answer import ensure_room
+from waystation.api.objects_runs import RunObject, RunOutput, SelectedRun, Stopped
 from waystation.api.routing import STREAMED, Router, errors
 from waystation.api.run_answers import join_answer, join_stream_answer, stream_answer, wait_answer
 from waystation.api.sse import WaitingJSON, located, parse_modes
@@ -20,6 +21,10 @@ from waystation.runs.requests import CancelMany, ThreadRunCreate
 from waystation_db.rows import CancelAction
 
 router = Router(tags=["Runs"])
+
+RUN: dict[int | str, dict[str, Any]] = {200: {"model": RunObject}}
+RUNS: dict[int | str, dict[str, Any]] = {200: {"model": list[SelectedRun]}}
+OUTPUT: dict[int | str, dict[str, Any]] = {200: {"model": RunOutput}}
 
 IdempotencyKey = Annotated[
     str | None,
@@ -41,7 +46,7 @@ def origin_of(request: Request, idempotency_key: str | None, *, run_id: str | No
     )
 
 
-@router.post("/threads/{thread_id}/runs", summary="Create a run", responses=errors(400, 404, 409, 503))
+@router.post("/threads/{thread_id}/runs", summary="Create a run", responses=RUN | errors(400, 404, 409, 503))
 async def create_run(
     thread_id: ThreadId,
     body: ThreadRunCreate,
@@ -80,7 +85,7 @@ async def stream_run(
 @router.post(
     "/threads/{thread_id}/runs/wait",
     summary="Create a run and wait for its output",
-    responses=errors(400, 404, 409, 503),
+    responses=OUTPUT | errors(400, 404, 409, 503),
 )
 async def wait_for_run(
     thread_id: ThreadId,
@@ -97,7 +102,11 @@ async def wait_for_run(
     return wait_answer(services, run, leave_cancels=body.cancel_on_leave)
 
 
-@router.get("/threads/{thread_id}/runs", summary="List a thread's runs", responses=errors(404))
+@router.get(
+    "/threads/{thread_id}/runs",
+    summary="List a thread's runs",
+    responses={200: {"model": list[SelectedRun]}} | errors(404),
+)
 async def list_runs(
     thread_id: ThreadId,
     services: ServicesDep,
@@ -115,7 +124,7 @@ async def list_runs(
     )
 
 
-@router.get("/threads/{thread_id}/runs/{run_id}", summary="Get a run", responses=errors(404))
+@router.get("/threads/{thread_id}/runs/{run_id}", summary="Get a run", responses=RUN | errors(404))
 async def get_run(thread_id: ThreadId, run_id: RunId, services: ServicesDep, caller: CallerDep) -> Response:
     """The run as it is now."""
     return JSONBytes(await listing.get_run(services, caller, thread_id=thread_id, run_id=run_id))
@@ -128,7 +137,9 @@ async def delete_run(thread_id: ThreadId, run_id: RunId, services: ServicesDep, 
     return no_content()
 
 
-@router.get("/threads/{thread_id}/runs/{run_id}/join", summary="Wait for a run's output", responses=errors(503))
+@router.get(
+    "/threads/{thread_id}/runs/{run_id}/join", summary="Wait for a run's output", responses=OUTPUT | errors(503)
+)
 async def join_run(
     thread_id: ThreadId,
     run_id: RunId,
@@ -174,7 +185,11 @@ async def join_stream(
 
 
 @router.post(
-    "/threads/{thread_id}/runs/{run_id}/cancel", status_code=202, summary="Cancel a run", responses=errors(404)
+    "/threads/{thread_id}/runs/{run_id}/cancel",
+    status_code=202,
+    summary="Cancel a run",
+    response_class=Response,
+    responses={200: {"model": Stopped, "description": "It has stopped (`wait`)"}} | errors(404),
 )
 async def cancel_run(
     thread_id: ThreadId,

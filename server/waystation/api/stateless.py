@@ -11,9 +11,10 @@ from starlette.responses import Response
 
 from waystation.api.dependencies import CallerDep, JSONBytes, RunId, ServicesDep
 from waystation.api.long_answer import ensure_room
+from waystation.api.objects_runs import RunObject
 from waystation.api.routing import STREAMED, Router, errors
 from waystation.api.run_answers import join_stream_answer, stream_answer, wait_answer
-from waystation.api.runs import IdempotencyKey, LastEventId, StreamModes, origin_of
+from waystation.api.runs import OUTPUT, RUN, IdempotencyKey, LastEventId, StreamModes, origin_of
 from waystation.api.sse import parse_modes
 from waystation.runs import listing
 from waystation.runs.admission import create_batch, create_stateless, stateless_thread_id
@@ -24,7 +25,7 @@ router = Router(tags=["Stateless runs"])
 MAX_BATCH = 1000
 
 
-@router.post("/runs", summary="Create a stateless run", responses=errors(400, 404, 409, 503))
+@router.post("/runs", summary="Create a stateless run", responses=RUN | errors(400, 404, 409, 503))
 async def create_run(
     body: StatelessRunCreate,
     request: Request,
@@ -83,7 +84,9 @@ async def join_stream(
 
 
 @router.post(
-    "/runs/wait", summary="Create a stateless run and wait for its output", responses=errors(400, 404, 409, 503)
+    "/runs/wait",
+    summary="Create a stateless run and wait for its output",
+    responses=OUTPUT | errors(400, 404, 409, 503),
 )
 async def wait_for_run(
     body: StatelessRunCreate,
@@ -98,7 +101,11 @@ async def wait_for_run(
     return wait_answer(services, run, leave_cancels=body.cancel_on_leave)
 
 
-@router.post("/runs/batch", summary="Create several stateless runs", responses=errors(400, 404, 503))
+@router.post(
+    "/runs/batch",
+    summary="Create several stateless runs",
+    responses={200: {"model": list[RunObject]}} | errors(400, 404, 503),
+)
 async def create_runs(
     body: Annotated[list[StatelessRunCreate], Body(min_length=1, max_length=MAX_BATCH)],
     request: Request,
