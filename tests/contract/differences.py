@@ -63,6 +63,9 @@ _BARE_TEXT = "The bare text is JSON, and its content type says so."
 _NEWEST_FIRST = "The last changed come first, as in LangGraph's Postgres store; its development store sorts otherwise."
 _EARLIER_ITEMS = "What earlier scenarios of the recording had put."
 
+_DEVELOPMENT_STORE_TTL = "The reference's development store never shows the TTL."
+_RECORDED_BEFORE = "The recorder's server still had what a recording before had left."
+
 _EVERYWHERE: Final = (
     Explained("*", "response.body.code", _ERROR_CODE),
     Explained("*", "*.langgraph_api_version", _ITS_OWN_VERSION),
@@ -284,8 +287,77 @@ _STORE: Final = (
     Explained("13-store/namespaces*", "response.body.namespaces.*", _EARLIER_ITEMS, ours="<absent>"),
 )
 
+_NEW_COMMAND = "The reference does not know this command of the protocol's types."
+_SINCE = "Answers come before what is replayed, and a subscription's `since` counts on a socket, too."
+_STRATEGY = "A run.start on a busy thread is answered at once, and its multitask strategy is applied."
+_BOTH_FORMS = "Modes may be repeated, too; in the reference the last one wins (its bug)."
+_STATE_SHOWN = "The state is the one that GET /threads/{id}/state shows."
+_MOMENT = "The moment in which it happened."
+_OPAQUE = "Event ids are opaque, unique and stable; ours have a form of their own."
+_RUN_ID = "The types allow a run_id in the answer, and clients can use it."
+_END_LAST = (
+    "A run's end is its last event, sent when the thread shows it; the reference sends `interrupted` before the last "
+    "states and questions."
+)
+
+_EVENTS: Final = (
+    Explained("*", "response.*.params.timestamp", _MOMENT),
+    Explained("*", "response.events.*.data.event_id", _OPAQUE),
+    Explained("*", "response.body.result.run_id", _RUN_ID),
+    Explained("*", "response.body*.kwargs.stream_mode.*", _KWARGS),
+    Explained("*", "response.body*.kwargs.event_protocol", _KWARGS),
+    Explained("17-events/run.start fan", "response.body.*", _BACK_AFTER_DELETION),
+    Explained("17-events/fan-out, all channels", "response.events.*", _BACK_AFTER_DELETION),
+    Explained("17-events/thread (2)", "response.body.*", "A failed run's steps are in the thread's values."),
+    Explained("17-events/cancelled run", "response.events.*", _SPEED),
+    Explained("17-events/rolled back run", "response.events.*", "A rolled back run has an end: `interrupted`."),
+    Explained("17-events/runs (2)", "response.body.*.status", _SPEED),
+    Explained("16-thread-stream/with Last-Event-ID -1", "response.*", "-1 means everything, as it does for runs."),
+    Explained("16-thread-stream/GET stream*", "response.events.*.data.state.*", _STATE_SHOWN),
+    Explained("16-thread-stream/GET stream*lifecycle while *", "response.events.*", _BOTH_FORMS),
+    Explained("16-thread-stream/while a run is cancelled", "response.events.*", _SPEED),
+    Explained("21-events-all-channels/nested_all with *", "response.events.*", _END_LAST),
+    Explained("21-events-all-channels/*only custom*", "response.events.*", "Named events are replayed, too (its bug)."),
+    Explained("21-events-all-channels/run.start, *", "response.*", _STRATEGY),
+    Explained("21-events-all-channels/runs at once*", "response.body.*", _STRATEGY),
+    Explained("21-events-all-channels/busy, *", "response.events.*", _STRATEGY),
+    Explained("19-events-errors/unknown assistant", "response.body.message", _WORDING),
+    Explained("19-events-errors/unknown channel", "response.body.detail", _WORDING),
+    Explained("19-events-errors/debug channel", "response.body.detail", _WORDING),
+    Explained("19-events-errors/bad thread id (2)", "response.*", "A thread's id that is none is refused, with 422."),
+    Explained("19-events-errors/agent.getTree after a run", "response.body.*", "The newest run's tree is known here."),
+    Explained("19-events-errors/*state.get*", "response.body.*", _NEW_COMMAND),
+    Explained("19-events-errors/*state.listCheckpoints*", "response.body.*", _NEW_COMMAND),
+    Explained("19-events-errors/*state.fork*", "response.body.*", _NEW_COMMAND),
+    Explained("24-events-classic/*", "response.*.metadata.user_id", "The metadata of tasks names the user, too."),
+    Explained("24-events-classic/classic run (3)", "response.body.*", "The reference lost the values (its bug)."),
+    Explained("24-events-classic/nested, many *", "response.events.*", _END_LAST),
+    Explained("20-websocket/hitl over the socket", "response.frames.*", _END_LAST),
+    Explained("20-websocket/respond over the socket", "response.frames.*", _END_LAST),
+    Explained("20-websocket/a second subscription*", "response.frames.*", _SINCE),
+    Explained("20-websocket/bad thread id", "response.frames.0.closed.*", "4422 tells clients not to come back."),
+    Explained("20-websocket/*", "response.frames.*.event_id", _OPAQUE),
+    Explained("18-events-input/hitl *", "response.events.*", _END_LAST),
+    Explained("18-events-input/respond *", "response.events.*", _END_LAST),
+    Explained("18-events-input/multi until it asks", "response.events.*", _END_LAST),
+    Explained("18-events-input/nested interrupt, all channels", "response.events.*", _END_LAST),
+    Explained("18-events-input/interrupt_before through *", "response.events.*", _END_LAST),
+)
+
+_AUTH: Final = (
+    Explained("30-auth/no token on /info", "response.body.version", _ITS_OWN_VERSION),
+    Explained("30-auth/no token on /info", "response.body.flags.*", "Only what this server has is announced."),
+    Explained("30-auth/no token on /metrics", "response.body*", "Each server counts its own things."),
+    Explained("30-auth/alice gets it with its ttl", "response.body.ttl", _DEVELOPMENT_STORE_TTL),
+    Explained("30-auth/alice searches assistants", "response.*", _RECORDED_BEFORE),
+    Explained("30-auth/CORS: expose", "response.headers.x-pagination-total", _RECORDED_BEFORE),
+    Explained("30-auth/CORS: expose", "response.body.1", _RECORDED_BEFORE),
+)
+
 EXPLAINED: Final[tuple[Explained, ...]] = (
+    *_AUTH,
     *_EVERYWHERE,
+    *_EVENTS,
     *_SYSTEM,
     *_ASSISTANTS,
     *_THREADS,

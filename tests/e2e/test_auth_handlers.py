@@ -148,8 +148,17 @@ async def test_runs_of_hidden_threads_cannot_be_reached(url: str) -> None:
             answer = await bob.request(method, path + end)
             assert answer.status_code == 404, (method, end, answer.text)
         assert (await bob.get(f"/runs/{run_id}/stream")).status_code == 404
-        body: dict[str, Any] = {"thread_id": thread_id, "run_ids": [run_id]}
-        assert (await bob.post("/runs/cancel", json=body)).status_code == 404
+        assert (await bob.get(f"/threads/{thread_id}/stream")).status_code == 404
+        events = await bob.post(f"/threads/{thread_id}/stream/events", json={"channels": ["values"]})
+        assert (events.status_code, events.text) == (200, "")
+        for command in (
+            {"id": 1, "method": "run.start", "params": {"assistant_id": "show", "input": {}}},
+            {"id": 2, "method": "agent.getTree", "params": {}},
+        ):
+            told = await bob.post(f"/threads/{thread_id}/commands", json=command)
+            assert (told.status_code, told.json()["type"]) == (200, "error"), told.text
+        named: dict[str, Any] = {"thread_id": thread_id, "run_ids": [run_id]}
+        assert (await bob.post("/runs/cancel", json=named)).status_code == 404
         assert (await bob.post("/runs/cancel", json={"status": "all"})).status_code == 404
         assert (await ann.runs.get(thread_id, run_id))["status"] == "success"
 

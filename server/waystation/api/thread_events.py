@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Final, cast
 
 from fastapi import Query, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from waystation.api.commands import Desk, answer, parse_call
 from waystation.api.dependencies import CallerDep, JSONBytes, ServicesDep, ThreadId, services_of
@@ -21,12 +21,14 @@ from waystation.errors import BadRequest, InvalidRequest, SlowReader
 from waystation.events.filters import Filter, parse_filter
 from waystation.events.protocol import ThreadEvent
 from waystation.runs import thread_stream
-from waystation.runs.thread_events import follow_thread
+from waystation.runs.graph_access import thread_not_found
+from waystation.runs.thread_events import follow_thread, is_hidden
 from waystation_db.json import dumps
 
 router = Router(tags=["Thread events"])
 
 _INVALID_JSON: Final = "Invalid JSON body"
+_LIVE: Final = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 _COMMAND: dict[str, Any] = {
     "requestBody": {
@@ -124,14 +126,21 @@ async def stream_events(thread_id: ThreadId, request: Request, services: Service
     body = await _json(request)
     asked = parse_filter(cast("dict[str, Any]", body) if isinstance(body, dict) else {})
     ensure_room(request)
+    if await is_hidden(services, caller, thread_id=thread_id):
+        return StreamingResponse(_nothing(), media_type="text/event-stream", headers=_LIVE)
     source = follow_thread(services, caller, thread_id=thread_id, since=asked.since)
     return ThreadEventStream(source, asked)
+
+
+async def _nothing() -> AsyncGenerator[bytes]:
+    return
+    yield b""  # which makes it a generator
 
 
 @router.get(
     "/threads/{thread_id}/stream",
     summary="Stream everything that happens on a thread",
-    responses=STREAMED | errors(503),
+    responses=STREAMED | errors(404, 503),
 )
 async def stream_thread(
     thread_id: ThreadId,
@@ -144,11 +153,15 @@ async def stream_thread(
     last_event_id: LastEventId = None,
 ) -> Response:
     """What the thread's runs stream by their own modes, one run after the other. Ends when the client leaves."""
-    modes: list[thread_stream.Mode] = [_thread_mode(mode) for mode in sorted(parse_modes(stream_modes) or ("run_modes",))]
+    modes: list[thread_stream.Mode] = [
+        _thread_mode(mode) for mode in sorted(parse_modes(stream_modes) or ("run_modes",))
+    ]
     after = None
     if last_event_id is not None and (after := parse_event_id(last_event_id)) is None:
         raise InvalidRequest("header.Last-Event-ID: must be an event's id, such as 1795246500525-0, or -1")
     ensure_room(request)
+    if await is_hidden(services, caller, thread_id=thread_id):
+        raise thread_not_found(thread_id)
     source = thread_stream.stream_thread(services, caller, thread_id=thread_id, modes=modes, after=after)
     return EventStream(source, with_ids=True)
 
@@ -168,7 +181,7 @@ class ThreadEventStream(LongAnswer):
     def __init__(self, source: AsyncGenerator[Sequence[ThreadEvent]], asked: Filter) -> None:
         super().__init__(
             media_type="text/event-stream",
-            headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+            headers=_LIVE,
             filler_s=FILLER_S,
         )
         self._source = source

@@ -11,15 +11,29 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from waystation.auth import Principal
+from waystation.auth import ANYTHING, Principal
 from waystation.events import BEGINNING, End, EventId, ThreadWatch
 from waystation.events.protocol import ThreadEvent
 from waystation.events.run_events import RunEvents
+from waystation.runs.permission import visible_thread
 from waystation.services import Services
 from waystation_db import thread_events
 from waystation_db.thread_events import Place, RunSpan
 
 _REMEMBERED = 1000
+
+
+async def is_hidden(services: Services, caller: Principal, *, thread_id: str) -> bool:
+    """Whether rules keep the thread from the caller: whatever comes on it, there is no use in waiting for it.
+
+    Raises:
+        Forbidden: the caller may not read the thread.
+    """
+    visible = await visible_thread(caller, "read", thread_id)
+    if visible is None:
+        return False
+    async with services.db.connection() as conn:
+        return await thread_events.place(conn, caller.tenant_id, thread_id, visible=visible) is None
 
 
 async def follow_thread(
@@ -33,7 +47,7 @@ async def follow_thread(
         Forbidden: the caller may not read the thread.
         SlowReader: what comes next is no longer kept for this reader.
     """
-    visible = await caller.may("threads", "read", {"thread_id": thread_id})
+    visible = await visible_thread(caller, "read", thread_id) or ANYTHING
     follower = _Follower(services, caller.tenant_id, thread_id, visible, since)
     with services.log.following(caller.tenant_id, thread_id) as watch:
         while not watch.closed:
