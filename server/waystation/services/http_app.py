@@ -17,7 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from waystation.catalog import Project
@@ -84,10 +87,19 @@ class _Door:
 
 
 def _with_door(app: Starlette) -> ASGIApp:
-    """The application's stack with a door in it; the application itself stays as it is."""
+    """The application's stack with a door in it; the application itself stays as it is. What it does not handle itself
+    is told as the API tells it, an unknown path too."""
     with_door = copy.copy(app)
+    with_door.exception_handlers = {HTTPException: _in_json, **app.exception_handlers}
     with_door.user_middleware = [*app.user_middleware, Middleware(_Door)]
     return with_door.build_middleware_stack()
+
+
+async def _in_json(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code in (204, 304):
+        return Response(status_code=error.status_code, headers=error.headers)
+    return JSONResponse({"detail": error.detail}, status_code=error.status_code, headers=error.headers)
 
 
 async def _live(app: Starlette, started: asyncio.Future[Mapping[str, Any]], leave: asyncio.Event) -> None:
