@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, LiteralString, cast
 
 from langgraph.store.base import GetOp, Item, ListNamespacesOp, PutOp, Result, SearchItem, SearchOp
 from psycopg import AsyncConnection, AsyncCursor
@@ -21,6 +21,7 @@ _GET, _PUT, _DELETE, _NAMESPACES = _sql["get_items"], _sql["put_items"], _sql["d
 _SEARCH, _SCAN_ON = search_statement("search_items"), _sql["scan_on"]
 
 _Cursor = AsyncCursor[TupleRow]
+_Step = tuple[LiteralString, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,25 +137,31 @@ class StoreRows:
             return
         puts = {name: one for name, one in last.items() if one[2].value is not None}
         gone = [name for name in last if name not in puts]
-        async with conn.pipeline(), conn.transaction(), _cursor(conn) as cursor:
-            if gone:
-                await cursor.execute(_DELETE, _names(gone))
-            if puts:
-                await self._put(cursor, puts)
+        steps: list[_Step] = [(_DELETE, _names(gone))] if gone else []
+        if puts:
+            steps += self._put(puts)
+        if len(steps) == 1:
+            await conn.execute(*steps[0], binary=True)
+            return
+        async with conn.pipeline(), conn.transaction():
+            for step in steps:
+                await conn.execute(*step, binary=True)
 
-    async def _put(self, cursor: _Cursor, puts: Mapping[tuple[str, str], tuple[Unit, int, PutOp]]) -> None:
-        rows: list[tuple[str, str, str, list[float]]] = []
-        for (prefix, key), (unit, place, _) in puts.items():
-            rows += [(prefix, key, one.field_name, unit.vectors[one.text]) for one in unit.texts.get(place, ())]
+    def _put(self, puts: Mapping[tuple[str, str], tuple[Unit, int, PutOp]]) -> list[_Step]:
         names = _names(list(puts))
         values = [unit.values[place] for unit, place, _ in puts.values()]
         ttls = [None if op.ttl is None else op.ttl * 60 for *_, op in puts.values()]
-        await cursor.execute(_PUT, {**names, "values": values, "ttls": ttls})
-        if self.space:
-            await cursor.execute(self.space.forget, names)
-            if rows:
-                distinct = {row[:3]: row for row in rows}  # a path given twice, or one that looks like another's part
-                await cursor.execute(self.space.put, self.space.put_params(list(distinct.values())))
+        steps: list[_Step] = [(_PUT, {**names, "values": values, "ttls": ttls})]
+        if self.space is None:
+            return steps
+        rows: list[tuple[str, str, str, list[float]]] = []
+        for (prefix, key), (unit, place, _) in puts.items():
+            rows += [(prefix, key, one.field_name, unit.vectors[one.text]) for one in unit.texts.get(place, ())]
+        steps.append((self.space.forget, names))
+        if rows:
+            distinct = {row[:3]: row for row in rows}  # a path given twice, or one that looks like another's part
+            steps.append((self.space.put, self.space.put_params(list(distinct.values()))))
+        return steps
 
 
 def _paths(op: ListNamespacesOp) -> tuple[list[str], list[str]]:

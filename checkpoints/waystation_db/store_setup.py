@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import AsyncConnection, sql
@@ -46,6 +46,12 @@ async def vector_space(db: Database, index: StoreIndex) -> tuple[StoreIndex, Vec
     async with db.connection() as conn:
         await _compare(conn, index, exact=space.exact)
     return index, space
+
+
+async def vector_tables(conn: _Conn) -> list[LiteralString]:
+    """The tables of this database that may hold vectors."""
+    there = await (await conn.execute(_COLUMN)).fetchone() is not None
+    return ["store_vectors", "store_embedding"] if there else ["store_embedding"]
 
 
 async def build_ann_index(db: Database, index: StoreIndex) -> None:
@@ -134,7 +140,7 @@ async def _compare(conn: _Conn, index: StoreIndex, *, exact: bool) -> None:
     if not exact and (column := await _row(conn, _COLUMN))[1] not in (-1, index.dims):
         raise _other_dims(column[1], index)
     if remembered is None or not await _one(conn, _ANY_EMBEDDINGS if exact else _ANY_VECTORS):
-        await remember(conn, index)
+        await _remember(conn, index)
         return
     dims, embed, fields = remembered
     if dims != index.dims:
@@ -151,7 +157,7 @@ async def _compare(conn: _Conn, index: StoreIndex, *, exact: bool) -> None:
         )
 
 
-async def remember(conn: _Conn, index: StoreIndex) -> None:
+async def _remember(conn: _Conn, index: StoreIndex) -> None:
     """Write down that the vectors are made as `index` says."""
     await conn.execute(_REMEMBER, {"dims": index.dims, "embed": index.name, "fields": list(index.fields)})
 

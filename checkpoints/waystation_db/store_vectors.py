@@ -106,6 +106,7 @@ class VectorSpace:
     """The vectors of one database: their table, and the statements on it."""
 
     exact: bool
+    table: LiteralString
     put: LiteralString
     forget: LiteralString
     search: LiteralString
@@ -125,6 +126,7 @@ class VectorSpace:
             nearest = search_statement("search_nearest").replace("{distance}", by_index)
         return cls(
             exact=False,
+            table="store_vectors",
             put=_sql["put_vectors"].replace("{vector_type}", kind),
             forget=_sql["forget_vectors"].replace("{vectors}", "store_vectors"),
             search=_by_meaning("store_vectors", distance),
@@ -137,6 +139,7 @@ class VectorSpace:
     def without_pgvector(cls, index: StoreIndex) -> VectorSpace:
         return cls(
             exact=True,
+            table="store_embedding",
             put=_sql["put_embeddings"],
             forget=_sql["forget_vectors"].replace("{vectors}", "store_embedding"),
             search=_by_meaning("store_embedding", _sql["distance_exact_" + index.distance]),

@@ -14,6 +14,7 @@ from langgraph.store.postgres.aio import AsyncPostgresStore
 
 from eventually import eventually
 from integration.store_world import DIMS, Where, index, letters, plain_database, store_in
+from waystation_db import store_reindex
 from waystation_db.errors import StoreIndexChanged
 from waystation_db.pool import Database
 from waystation_db.store import open_store
@@ -258,3 +259,27 @@ async def test_the_vectors_of_a_langgraph_database_are_searched(db: Database, da
             await ours.aput(("n",), "c", {"text": "c"})
             [item] = await theirs.asearch(("n",), query="c", limit=1)
             assert item.key == "c"
+
+
+@pytest.mark.parametrize("where", WHERE)
+async def test_all_vectors_are_made_anew_with_other_settings(where: Where, db: Database) -> None:
+    async with store_in(where, db) as store:
+        puts = [store.of(t).aput(("n",), f"k{n}", {"text": "a" * n}) for t in ("default", "acme") for n in range(1, 8)]
+        await asyncio.gather(*puts, store.aput(("n",), "off", {"text": "b"}, index=False))
+        pool = store._operations.db  # pyright: ignore[reportPrivateUsage]  # of the role that this store is for
+        other, space = await store_reindex.begin(pool, index(dims=2, embed=_pairs, name="pairs"))
+        assert await store_reindex.left(pool) == 14
+        going = store_reindex.go_on(pool, other, space, batch=5)
+        assert await anext(going) == 5
+        await going.aclose()
+        async with open_store(pool, index=other) as new:  # it may serve already
+            await new.aput(("n",), "k7", {"text": "changed"})
+            await new.adelete(("n",), "k6")
+            assert None in [item.score for item in await new.asearch(("n",), query="aaa")]
+            other, space = await store_reindex.prepare(pool, other)
+            assert sum([count async for count in store_reindex.go_on(pool, other, space, batch=5)]) in (7, 8)
+            assert await store_reindex.left(pool) == 0
+            found = await new.asearch(("n",), query="aaa")
+            assert found[0].key == "k3"
+            assert [item.key for item in found if item.score is None] == ["off"]
+            assert (await new.of("acme").asearch(("n",), query="aaaaaa"))[0].key == "k6"

@@ -24,3 +24,10 @@ create table if not exists store_index (
     fields text[] not null,
     made_at timestamptz not null default now()
 );
+
+-- Items whose vectors are to be made anew; `waystation reindex` fills and empties it.
+create table if not exists store_reindex (
+    prefix text not null,
+    key text not null,
+    primary key (prefix, key)
+);

@@ -72,6 +72,52 @@ drop index concurrently if exists {index}
 -- name: create_ann_index
 create index concurrently if not exists {index} on store_vectors using {kind} (embedding {operators})
 
+-- name: note_indexed
+-- The items that have vectors, before these are thrown away.
+insert into store_reindex (prefix, key)
+select distinct v.prefix, v.key from {vectors} v
+on conflict do nothing
+
+-- name: note_all
+-- Every item that has not expired, the ones that were never to be found by meaning among them.
+insert into store_reindex (prefix, key)
+select s.prefix, s.key from store s where s.expires_at is null or s.expires_at > now()
+on conflict do nothing
+
+-- name: forget_all
+delete from {vectors}
+
+-- name: noted
+select count(*) from store_reindex
+
+-- name: take_noted
+-- The next items to embed. What is gone or was put again since is done already.
+select r.prefix, r.key, s.value::text, s.updated_at
+from store_reindex r
+left join store s on s.prefix = r.prefix and s.key = r.key
+left join lateral (select true as made from {vectors} v where v.prefix = r.prefix and v.key = r.key limit 1) m on true
+where m.made is null
+order by r.prefix, r.key
+limit %(limit)s
+
+-- name: forget_noted
+delete from store_reindex r
+using unnest(%(prefixes)s::text[], %(keys)s::text[]) as d (prefix, key)
+where r.prefix = d.prefix and r.key = d.key
+
+-- name: forget_done
+delete from store_reindex r
+where exists (select from {vectors} v where v.prefix = r.prefix and v.key = r.key)
+
+-- name: hold_unchanged
+-- Those of the items that are still what was embedded, held until the transaction ends.
+select s.prefix, s.key
+from store s
+join unnest(%(prefixes)s::text[], %(keys)s::text[], %(updated)s::timestamptz[]) as r (prefix, key, updated_at)
+    on s.prefix = r.prefix and s.key = r.key and s.updated_at = r.updated_at
+order by s.prefix, s.key
+for update of s
+
 -- name: put_vectors
 insert into store_vectors (prefix, key, field_name, embedding)
 select p.prefix, p.key, p.field_name, p.embedding::{vector_type}

@@ -21,6 +21,7 @@ from waystation_db.pool import normalize_conninfo
 
 _ANSWER_S = 5
 _OLDEST = 14
+_INSTALL_PGVECTOR = "install it on the Postgres server when namespaces grow beyond some thousand items"
 
 
 async def check_postgres(settings: Settings, project: Project | None) -> AsyncIterator[Verdict]:
@@ -48,7 +49,7 @@ async def check_postgres(settings: Settings, project: Project | None) -> AsyncIt
         return
     yield ok(shown)
     if not has_vectors:
-        yield fail("the project's store.index needs the extension pgvector", "install it on the Postgres server")
+        yield warn("store.index: no pgvector; searches by meaning compare every vector", _INSTALL_PGVECTOR)
     yield await _schema(settings.database_uri)
 
 
@@ -78,7 +79,9 @@ def _embedded(*, wants_vectors: bool) -> list[Verdict]:
         return [fail("Postgres: no DATABASE_URI, and none to bring along", str(error))]
     found = [ok(f"Postgres: no DATABASE_URI; `dev` and `up` start their own ({bindir})")]
     if wants_vectors and not any(Path(bindir).parent.rglob("vector.control")):
-        found.append(fail("the project's store.index needs pgvector, which that Postgres lacks", "set DATABASE_URI"))
+        found.append(
+            warn("store.index: that Postgres has no pgvector; searches compare every vector", _INSTALL_PGVECTOR)
+        )
     return found
 
 

@@ -10,6 +10,7 @@ from waystation import __version__
 from waystation.cli.commands_here import dev, doctor, down, up
 from waystation.cli.commands_keys import keys
 from waystation.cli.commands_production import encrypt, migrate, serve, worker
+from waystation.cli.commands_store import reindex
 from waystation.cli.commands_webhooks import webhooks
 from waystation.cli.terminal import say
 
@@ -60,6 +61,7 @@ app.command(short_help="Production: the API, on DATABASE_URI.")(serve)
 app.command(short_help="Production: executes runs.")(worker)
 app.command(short_help="Bring the schema to this version.")(migrate)
 app.command(short_help="Encrypt what was stored plain or with another key.")(encrypt)
+app.command(short_help="Make the store's vectors anew, for another embedding.")(reindex)
 app.add_typer(keys)
 app.command(short_help="Check this machine and the project.")(doctor)
 app.add_typer(webhooks, name="webhooks", short_help="Webhooks that were sent or given up.")
