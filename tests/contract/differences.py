@@ -313,6 +313,7 @@ _EVENTS: Final = (
     Explained("17-events/rolled back run", "response.events.*", "A rolled back run has an end: `interrupted`."),
     Explained("17-events/runs (2)", "response.body.*.status", _SPEED),
     Explained("16-thread-stream/with Last-Event-ID -1", "response.*", "-1 means everything, as it does for runs."),
+    Explained("16-thread-stream/*", "response.events.*.data.state.metadata.graph_id", _BY_HAND, ours="<absent>"),
     Explained("16-thread-stream/GET stream*", "response.events.*.data.state.*", _STATE_SHOWN),
     Explained("16-thread-stream/GET stream*lifecycle while *", "response.events.*", _BOTH_FORMS),
     Explained("16-thread-stream/while a run is cancelled", "response.events.*", _SPEED),

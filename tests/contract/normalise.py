@@ -23,7 +23,7 @@ FIXED_IDS = frozenset({str(uuid.UUID(int=0)), *(str(uuid.uuid5(_ASSISTANTS, grap
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 _VOLATILE = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)"), "<time>"),
-    (re.compile(r"(?<!\d)\d{13}-\d+(?!\d)"), "<event id>"),
+    (re.compile(r"(?<!\d)\d{13}-\d+(\.\d+)?(?!\d)"), "<event id>"),
     (re.compile(r"http://127\.0\.0\.1:\d+"), "http://<server>"),
 )
 _TIMING = frozenset({"t", "took", "raw"})
@@ -85,4 +85,7 @@ def untimed(exchange: dict[str, Any]) -> dict[str, Any]:
     if "events" in response:
         events = cast("list[dict[str, Any]]", response["events"])
         response["events"] = [{k: v for k, v in event.items() if k not in _TIMING} for event in events]
+    if "frames" in response:
+        frames = cast("list[dict[str, Any]]", response["frames"])
+        response["frames"] = [{k: v for k, v in frame.items() if k not in _TIMING} for frame in frames]
     return {**exchange, "response": response}

@@ -16,11 +16,15 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
 import httpx
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from contract.compare import Difference, compare_exchange
 from contract.normalise import FIXED_IDS, Ids
 
 DEADLINE_S: Final = 20.0
+MOMENT_S: Final = 0.5
+SILENCE_S: Final = 2.0
 _THREAD = re.compile(r"^/threads/([0-9a-f-]{36})(/|$|\?)")
 _KEPT_HEADERS: Final = (
     *("content-type", "location", "content-location", "x-pagination-total", "x-pagination-next", "cache-control"),
@@ -29,6 +33,7 @@ _KEPT_HEADERS: Final = (
     *("access-control-allow-headers", "access-control-allow-credentials", "access-control-max-age"),
 )
 
+_HEX = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 _HOOK = re.compile(r"http://127\.0\.0\.1:\d+/hook")
 
 Silent = Callable[["Replay", dict[str, Any]], Awaitable[None]]
@@ -70,21 +75,40 @@ class Replay:
         self._scenario = scenario
         self.hook = Hook()
         self._events: dict[str, str] = {}
+        self._is_open = asyncio.Event()
 
     async def run(self, recorded: list[dict[str, Any]]) -> AsyncIterator[Difference]:
         """Every difference, step by step."""
         seen = Counter[str]()
         async with self.hook.open():
-            for exchange in recorded:
-                if "step" not in exchange:
-                    continue
+            steps = [exchange for exchange in recorded if "step" in exchange]
+            watching: asyncio.Task[dict[str, Any]] | None = None
+            for exchange, following in zip(steps, [*steps[1:], None], strict=True):
                 step = exchange["step"]
                 seen[step] += 1
                 where = f"{self._scenario}/{step}" + (f" ({seen[step]})" if seen[step] > 1 else "")
                 silent = SILENT.get(where, make_thread)
                 await silent(self, exchange)
-                for difference in compare_exchange(where, exchange, await self._answered(exchange), self.ids):
+                if following is not None and f"{self._scenario}/{following['step']}" in WATCHED:
+                    watching = await self._watch(following)
+                if where in WATCHED and watching is not None:
+                    answered, watching = await watching, None
+                elif (meanwhile := _meanwhile(where)) is not None:
+                    watching = await self._watch(exchange)
+                    await meanwhile(self, exchange)
+                    answered, watching = await watching, None
+                else:
+                    answered = await self._answered(exchange)
+                for difference in compare_exchange(where, exchange, answered, self.ids):
                     yield difference
+
+    async def _watch(self, exchange: dict[str, Any]) -> asyncio.Task[dict[str, Any]]:
+        """Begin a step whose stream was open before the step that stands above it."""
+        self._is_open.clear()
+        task = asyncio.create_task(self._answered(exchange))
+        await self._is_open.wait()
+        await asyncio.sleep(MOMENT_S)  # the server has begun to listen; nothing says so to a client
+        return task
 
     def ours(self, value: Any) -> Any:
         """A part of a recorded request with our ids in the place of the reference's."""
@@ -107,8 +131,12 @@ class Replay:
             content = json.dumps(request["body"])
         if content is not None:
             headers.setdefault("content-type", "application/json")
+        if request["method"] == "WEBSOCKET":
+            frames = await self._talk(request["path"], exchange["response"]["frames"])
+            return {"step": exchange["step"], "request": request, "response": {"frames": frames}}
         built = self.client.build_request(request["method"], request["path"], content=content, headers=headers)
         response = await self.client.send(built, stream=True)
+        self._is_open.set()
         try:
             async with asyncio.timeout(DEADLINE_S):
                 answer = await self._read(response, exchange["response"])
@@ -131,17 +159,74 @@ class Replay:
         return {**answer, "body": cut if "_cut" in cut else body}
 
     async def _read_events(self, response: httpx.Response, recorded: Mapping[str, Any]) -> dict[str, Any]:
-        """All events, or as many as the recorder read before it closed the connection."""
+        """All events, or as many as the recorder read before it closed the connection; one heartbeat stands for all."""
         expected: list[dict[str, Any]] = recorded.get("events", [])
         leaves = recorded.get("end") not in (None, "server closed the stream")
         events: list[dict[str, Any]] = []
+        if not expected and (leaves or "events" not in recorded):
+            return {"events": await _for_a_moment(response), "end": recorded.get("end")}
         async for event in sse(response.aiter_lines()):
-            if len(events) < len(expected) and "id" in event and "id" in expected[len(events)]:
+            if len(events) < len(expected) and "-" in event.get("id", "") and "id" in expected[len(events)]:
                 self._events[expected[len(events)]["id"]] = event["id"]
+            if "comment" in event and "comment" not in expected[len(events)]:
+                if _is_terminal(events):
+                    break  # the end came, and no more
+                continue
             events.append(event)
             if leaves and len(events) == len(expected):
                 break
+            if "comment" in event:  # and so on, every five seconds
+                events += expected[len(events) :]
+                break
         return {"events": events, "end": recorded.get("end") if leaves else "server closed the stream"}
+
+    async def _talk(self, path: str, recorded: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """One socket: what was sent is sent, what was received is waited for, in the recorded order."""
+        frames: list[dict[str, Any]] = []
+        address = str(self.client.base_url).rstrip("/").replace("http", "ws", 1) + path
+        async with connect(address) as socket:
+            for frame in recorded:
+                if "sent" in frame:
+                    sent = self.ours(frame["sent"])
+                    await socket.send(sent if isinstance(sent, str) else json.dumps(sent))
+                    frames.append({"sent": sent})
+                    continue
+                try:
+                    async with asyncio.timeout(SILENCE_S):
+                        received = json.loads(await socket.recv())
+                except TimeoutError:
+                    frames.append({"silence": True})
+                    continue
+                except ConnectionClosed as closed:
+                    end = closed.rcvd
+                    frames.append({"closed": {"code": end and end.code, "reason": end and end.reason}})
+                    break
+                frames.append({"received": received})
+                self._learn(frame, received)
+        return frames
+
+    def _learn(self, frame: dict[str, Any], received: dict[str, Any]) -> None:
+        """An interrupt's id is needed for the answer that the next frame sends."""
+        theirs, ours = json.dumps(frame.get("received")), json.dumps(received)
+        if "interrupt_id" in theirs and "interrupt_id" in ours:
+            self.ids.match_all(_HEX.findall(theirs), _HEX.findall(ours))
+
+
+def _is_terminal(events: list[dict[str, Any]]) -> bool:
+    data: Any = events[-1].get("data") if events else None
+    return isinstance(data, dict) and cast("dict[str, Any]", data).get("method") == "lifecycle"
+
+
+async def _for_a_moment(response: httpx.Response) -> list[dict[str, Any]]:
+    """What comes where the recorder waited in vain."""
+    events: list[dict[str, Any]] = []
+    try:
+        async with asyncio.timeout(MOMENT_S):
+            async for event in sse(response.aiter_lines()):
+                events.append(event)
+    except TimeoutError:
+        pass
+    return events
 
 
 async def sse(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, Any]]:
@@ -186,10 +271,76 @@ async def settled(replay: Replay, exchange: dict[str, Any]) -> None:
     await _until(replay, f"/threads/{thread[1]}", lambda thread: thread.get("status") != "busy")
 
 
+async def asked(replay: Replay, exchange: dict[str, Any]) -> None:
+    """Wait until the thread asks what the step answers, and learn the questions' ids, in the order they are asked in."""
+    thread = replay.ours(exchange["request"]["path"]).partition("/commands")[0]
+    await _until(replay, thread, lambda found: found["status"] == "interrupted")
+    questions = (await replay.client.get(thread)).json()["interrupts"]
+    known = {ours for _, ours in replay.ids.pairs()}
+    asked = sorted((str(question["value"]), question["id"]) for task in questions.values() for question in task)
+    new = [interrupt_id for _, interrupt_id in asked if interrupt_id not in known]
+    named = _HEX.findall(json.dumps(exchange["request"]["body"]))
+    for theirs, ours in zip([one for one in named if not replay.ids.knows(one)], new, strict=False):
+        replay.ids.match(theirs, ours)
+
+
+async def an_agent_ran(replay: Replay, exchange: dict[str, Any]) -> None:
+    """Make the thread and let the agent add two numbers on it."""
+    await make_thread(replay, exchange)
+    body = {"assistant_id": "agent", "input": {"messages": [{"role": "user", "content": "add 1 2"}]}}
+    path = replay.ours(exchange["request"]["path"]).partition("/commands")[0]
+    assert (await replay.client.post(f"{path}/runs/wait", json=body)).status_code == 200
+
+
+async def past_known(replay: Replay, exchange: dict[str, Any]) -> None:
+    """Learn the id of the checkpoint that the step names: the one after the model's first answer."""
+    path = replay.ours(exchange["request"]["path"]).partition("/commands")[0]
+    history = (await replay.client.get(f"{path}/history?limit=10")).json()
+    named = exchange["request"]["body"]["params"]["checkpoint_id"]
+    assert replay.ids.match(named, next(s["checkpoint_id"] for s in history if s["metadata"]["step"] == 1))
+
+
+async def an_update_and_two_runs(replay: Replay, exchange: dict[str, Any]) -> None:
+    """Change the thread's state, let a run succeed and another one fail."""
+    thread = replay.ours(exchange["request"]["path"]).partition("/stream")[0]
+    await replay.client.post(f"{thread}/state", json={"values": {"log": ["x"]}, "as_node": "a"})
+    steps = {"assistant_id": "steps", "input": {"n": 0}, "stream_mode": ["values", "updates"]}
+    await replay.client.post(f"{thread}/runs/wait", json=steps)
+    await replay.client.post(f"{thread}/runs/wait", json={"assistant_id": "fail", "input": {"n": 0}})
+
+
+async def a_cancelled_run(replay: Replay, exchange: dict[str, Any]) -> None:
+    """Begin a run, and cancel it a moment later."""
+    thread = replay.ours(exchange["request"]["path"]).partition("/stream")[0]
+    body = {"assistant_id": "slow", "input": {"n": 30}}
+    run = (await replay.client.post(f"{thread}/runs", json=body)).json()
+    await asyncio.sleep(SILENCE_S)
+    await replay.client.post(f"{thread}/runs/{run['run_id']}/cancel")
+
+
+async def a_resumable_run(replay: Replay, exchange: dict[str, Any]) -> None:
+    """Make the thread, and a run on it whose events are kept."""
+    await make_thread(replay, exchange)
+    thread = replay.ours(exchange["request"]["path"]).partition("/stream")[0]
+    body = {"assistant_id": "steps", "input": {"n": 0}, "stream_resumable": True}
+    await replay.client.post(f"{thread}/runs/wait", json=body)
+
+
+def _meanwhile(where: str) -> Silent | None:
+    if where.startswith("16-thread-stream/GET stream"):
+        return an_update_and_two_runs
+    return a_cancelled_run if where == "16-thread-stream/while a run is cancelled" else None
+
+
 async def begun(replay: Replay, exchange: dict[str, Any]) -> None:
     """Wait until the run that the step cancels has begun."""
     path = replay.ours(exchange["request"]["path"]).partition("/cancel")[0]
     await _until(replay, path, lambda run: run["status"] == "running")
+
+
+async def settled_run(replay: Replay, exchange: dict[str, Any]) -> None:
+    """Wait until the run that the step shows is final."""
+    await _until(replay, replay.ours(exchange["request"]["path"]), lambda run: run["status"] == "success")
 
 
 async def fired_twice(replay: Replay, exchange: dict[str, Any]) -> None:
@@ -229,7 +380,43 @@ async def _until(replay: Replay, path: str, wanted: Callable[[dict[str, Any]], b
             await asyncio.sleep(0.02)
 
 
+WATCHED: Final = frozenset(
+    {
+        "16-thread-stream/while a state update is made",
+        "17-events/a classic run watched through the protocol",
+        "24-events-classic/steps, many stream modes",
+        "24-events-classic/agent, many stream modes",
+        "24-events-classic/nested, many stream modes, an interrupt",
+        "24-events-classic/breakpoint",
+        "24-events-classic/messages made in the older way, live",
+    }
+)
+"""Streams that were open while the run of the step before them was executed."""
+
 SILENT: Final[dict[str, Silent]] = {
+    "18-events-input/input.respond": asked,
+    "18-events-input/input.respond with update, metadata": asked,
+    "18-events-input/input.respond: many": asked,
+    "18-events-input/input.respond: one of two": asked,
+    "18-events-input/input.respond with the root namespace": asked,
+    "18-events-input/run.start with new input while interrupted": settled,
+    "18-events-input/run.start with null input while interrupted": settled,
+    "17-events/the thread it made": settled,
+    "18-events-input/thread": settled,
+    "18-events-input/thread (2)": settled,
+    "18-events-input/thread (3)": settled,
+    "18-events-input/thread (4)": settled,
+    "16-thread-stream/GET stream while a state update and two runs go by": thread_with(graph_id="steps"),
+    "16-thread-stream/Last-Event-ID 0-0 after a resumable run": a_resumable_run,
+    "16-thread-stream/state update": thread_with(graph_id="steps"),
+    "19-events-errors/agent.getTree after a run": an_agent_ran,
+    "19-events-errors/state.fork": past_known,
+    "19-events-errors/run.start from a checkpoint via config": settled,
+    "19-events-errors/history after it": settled,
+    "21-events-all-channels/input.respond": asked,
+    "21-events-all-channels/the run it made (kwargs)": settled_run,
+    "17-events/cancel over HTTP": begun,
+    "17-events/roll back over HTTP": begun,
     "05-runs/create with webhook null": thread_with(**{"from": "thread"}),
     "05-runs/list: newest first": settled,
     "05-runs/delete a running run": working,
