@@ -223,7 +223,7 @@ async def _for_a_moment(response: httpx.Response) -> list[dict[str, Any]]:
     try:
         async with asyncio.timeout(MOMENT_S):
             async for event in sse(response.aiter_lines()):
-                events.append(event)
+                events.append(event)  # noqa: PERF401  # what came before the time was up counts
     except TimeoutError:
         pass
     return events
@@ -272,7 +272,7 @@ async def settled(replay: Replay, exchange: dict[str, Any]) -> None:
 
 
 async def asked(replay: Replay, exchange: dict[str, Any]) -> None:
-    """Wait until the thread asks what the step answers, and learn the questions' ids, in the order they are asked in."""
+    """Wait until the thread asks what the step answers; learn the questions' ids, in the order they are asked in."""
     thread = replay.ours(exchange["request"]["path"]).partition("/commands")[0]
     await _until(replay, thread, lambda found: found["status"] == "interrupted")
     questions = (await replay.client.get(thread)).json()["interrupts"]

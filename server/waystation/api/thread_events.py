@@ -41,7 +41,7 @@ _COMMAND: dict[str, Any] = {
                     "required": ["id", "method"],
                     "properties": {
                         "id": {"type": "integer"},
-                        "method": {"type": "string", "examples": ["run.start", "input.respond", "agent.getTree"]},
+                        "method": {"type": "string", "description": "Such as `run.start` or `input.respond`."},
                         "params": {"type": "object"},
                     },
                 }
