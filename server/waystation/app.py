@@ -34,9 +34,11 @@ from waystation.api.numbers import Numbers
 from waystation.api.open_files import room_for_streams
 from waystation.api.project_routes import ProjectRoutes
 from waystation.api.routing import Operation
-from waystation.catalog.keys import HttpKeys, OwnHttpKeys
+from waystation.catalog.keys import HttpKeys
+from waystation.catalog.keys_own import OwnHttpKeys
 from waystation.runs.assistants import ensure_default_assistants
 from waystation.services import Services
+from waystation.services.gates import credentials
 from waystation.telemetry.metrics import watch_loop_lag
 
 OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
@@ -119,6 +121,7 @@ def attach(app: Application, services: Services) -> None:
     app.state.configurable_headers = HeaderRules.of(http_keys.configurable_headers)
     app.state.logging_headers = HeaderRules.of(http_keys.logging_headers)
     app.gate = services.gate
+    app.credentials = credentials(services)
     app.cors = Cors(_cors_rules(services))
     http, own = services.project.http, services.project.waystation.http
     app.serve(operation for operation in operations() if is_served(operation, http, own))

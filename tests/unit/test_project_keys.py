@@ -12,7 +12,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from waystation.catalog.keys import HeaderKeys, HttpKeys, ProjectKeys, WaystationKeys
+from waystation.catalog.keys import HeaderKeys, HttpKeys, ProjectKeys
+from waystation.catalog.keys_own import WaystationKeys
 from waystation.catalog.project import configure, read_project
 from waystation.config import INEFFECTIVE, NEEDLESS, ineffective_variables
 from waystation.errors import ConfigError

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cached_property
 from typing import Any
@@ -28,7 +28,7 @@ from waystation.api.dispatch import Missing, RouteTable
 from waystation.api.failures import answer_to, not_here
 from waystation.api.headers import HeaderRules
 from waystation.api.limits import REPLACEMENT
-from waystation.api.openapi import Document, describe_api, with_theirs
+from waystation.api.openapi import Document, describe_api, with_credentials, with_theirs
 from waystation.api.routing import Operation
 from waystation.api.thread_socket import serve_thread_socket, thread_of
 from waystation.auth import Gate
@@ -64,6 +64,7 @@ class Application:
         self.cors = Cors(CorsRules())
         self.prefix = ""
         self.gate: Gate | None = None
+        self.credentials: tuple[Mapping[str, Any], Sequence[Any]] = ({}, ())
         self.custom: CustomApp | None = None
         self._lifespan = Lifespan(lifespan=self._wrap(lifespan))
 
@@ -87,6 +88,10 @@ class Application:
     def document(self) -> Document:
         """The OpenAPI document of everything served here."""
         document = describe_api(self.operations)
+        if self.gate is not None:
+            document = with_credentials(document, *self.credentials)
+        if self.prefix:
+            document["servers"] = [{"url": self.prefix}]
         theirs = self.custom.document if self.custom is not None else None
         return document if theirs is None else with_theirs(document, theirs)
 

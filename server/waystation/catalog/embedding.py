@@ -10,7 +10,8 @@ from langgraph.store.base.embed import AEmbeddingsFunc, EmbeddingsFunc, ensure_e
 
 from waystation.catalog.factories import in_thread
 from waystation.catalog.importing import Importer
-from waystation.catalog.keys import IndexKeys, VectorKeys
+from waystation.catalog.keys import IndexKeys
+from waystation.catalog.keys_own import VectorKeys
 from waystation.catalog.project import Project
 from waystation.catalog.spec import parse_spec
 from waystation.errors import ConfigError

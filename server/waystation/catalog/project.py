@@ -22,10 +22,10 @@ from waystation.catalog.keys import (
     PathKeys,
     ProjectKeys,
     StoreKeys,
-    WaystationKeys,
     WebhookKeys,
-    unknown_keys,
 )
+from waystation.catalog.keys_form import unknown_keys
+from waystation.catalog.keys_own import WaystationKeys
 from waystation.catalog.spec import GraphSpec, parse_graph, parse_spec
 from waystation.config import Settings, export_environment, ineffective_variables, settings_environment
 from waystation.errors import ConfigError
@@ -175,8 +175,8 @@ def _check_specs(keys: ProjectKeys, root: Path) -> None:
             parse_spec(key, text, root=root)
     if keys.checkpointer and keys.checkpointer.path is not None:
         raise ConfigError(
-            f"checkpointer.path is {keys.checkpointer.path!r}: a checkpointer of your own is not supported, expected "
-            "no such key (runs are fenced by Waystation's checkpointer on Postgres, which writes LangGraph's own tables)"
+            f"checkpointer.path is {keys.checkpointer.path!r}: a checkpointer of your own is not supported, expected no "
+            "such key (runs are fenced by Waystation's checkpointer, which writes LangGraph's tables on Postgres)"
         )
 
 

@@ -5,9 +5,9 @@ What is wrong here stops the start; nobody finds out later that a door was left 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from langgraph_sdk import Auth
 from pydantic import ValidationError
@@ -21,11 +21,13 @@ from waystation.auth.tokens import SYMMETRIC, Claims, TokenRules, Tokens
 from waystation.catalog import Project
 from waystation.catalog.factories import in_thread
 from waystation.catalog.importing import Importer
-from waystation.catalog.keys import AuthCacheKeys, JwtKeys, OwnAuthKeys
+from waystation.catalog.keys import AuthCacheKeys
+from waystation.catalog.keys_own import JwtKeys, OwnAuthKeys
 from waystation.catalog.spec import parse_spec
 from waystation.config import Settings
 from waystation.errors import ConfigError
 from waystation.services.graph_host import GraphHost, GraphSide
+from waystation.services.resources import Services
 from waystation.services.tenants import Newcomers
 from waystation_db.pool import Database
 
@@ -56,6 +58,23 @@ async def load_auth(project: Project) -> Auth | None:
     if not isinstance(found, Auth):
         raise ConfigError(f"auth.path is {spec.text!r}: expected a langgraph_sdk.Auth, found a {type(found).__name__}")
     return found
+
+
+def credentials(services: Services) -> tuple[Mapping[str, Any], Sequence[Any]]:
+    """What the OpenAPI document says of credentials: security schemes, and the alternatives that are asked for.
+
+    `auth.openapi` of the project as it is; else what `waystation.auth` takes.
+    """
+    told = services.project.auth.openapi if services.project.auth else None
+    if told is not None:
+        schemes = told.get("securitySchemes") or (told.get("components") or {}).get("securitySchemes") or {}
+        return schemes, told.get("security") or [{name: []} for name in schemes]
+    own, schemes = own_auth(services.settings, services.project), dict[str, Any]()
+    if own.api_keys:
+        schemes["ApiKey"] = {"type": "apiKey", "in": "header", "name": "x-api-key"}
+    if own.jwt is not None or own.api_keys:
+        schemes["Bearer"] = {"type": "http", "scheme": "bearer"}
+    return schemes, [{name: []} for name in schemes]
 
 
 async def open_gate(settings: Settings, project: Project, db: Database, host: GraphHost) -> Gate | None:
