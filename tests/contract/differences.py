@@ -158,7 +158,6 @@ _RUNS: Final = (
     Explained("05-runs/its thread (3)", "response.body.*", "Deleting a running run frees its thread (its bug)."),
     Explained("06-stateless/*", "response.body*metadata.graph_id", _STATELESS),
     Explained("06-stateless/*", "response.body.detail", _WORDING),
-    Explained("09-config/what the graph wrote", "response.*", _LATER),
     Explained(
         "09-config/second run: does thread config stick",
         "response.body.seen.config.configurable.*",
