@@ -7,12 +7,19 @@ import base64
 import hashlib
 import hmac
 import socket
+import ssl
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from receivers import (
     Behaviour,
@@ -178,3 +185,51 @@ async def test_a_name_server_that_does_not_answer_costs_no_more_than_the_time_li
         answers = await asyncio.gather(*(sender.send("http://slow.example/", LETTER) for _ in range(20)))
         assert time.monotonic() - began < 1.5
     assert not any(answer.is_taken for answer in answers)
+
+
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate that vouches for itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(who)
+        .issuer_name(who)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    encoding = serialization.Encoding.PEM
+    private = serialization.PrivateFormat.PKCS8
+    (folder / "key.pem").write_bytes(key.private_bytes(encoding, private, serialization.NoEncryption()))
+    (folder / "cert.pem").write_bytes(made.public_bytes(encoding))
+    return folder / "cert.pem", folder / "key.pem"
+
+
+async def test_over_tls_the_name_is_what_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cert, key = certificate(tmp_path, "hooks.example")
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+    names: list[str | None] = []
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(cert, key)
+    tls.sni_callback = lambda _socket, name, _context: names.append(name)
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0, ssl=tls)
+    port = server.sockets[0].getsockname()[1]
+    monkeypatch.setattr(socket, "getaddrinfo", answering(addresses))
+    async with server, postman() as sender:
+        assert (await sender.send(f"https://hooks.example:{port}/x", LETTER)).is_taken
+        other = await sender.send(f"https://other.example:{port}/x", LETTER)
+    assert names == ["hooks.example", "other.example"]
+    assert (other.is_taken, "certificate" in (other.error or "").lower()) == (False, True)
