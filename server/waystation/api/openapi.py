@@ -22,6 +22,7 @@ DESCRIPTION = (
 
 Document = dict[str, Any]
 _SCHEMAS = "#/components/schemas/"
+_DETAIL = {"application/json": {"schema": {"$ref": f"{_SCHEMAS}ErrorDetail"}}}
 _METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -36,6 +37,21 @@ def describe_api(operations: Sequence[Operation]) -> Document:
         if name.startswith("Selected"):  # members that were not asked for are absent, whatever the class says
             for member in schema["properties"].values():
                 member.pop("default", None)
+    return document
+
+
+def with_credentials(document: Document, schemes: Mapping[str, Any], required: Sequence[Any]) -> Document:
+    """Ours with what has to be shown to come in: security schemes, and which of them are asked for by default."""
+    refused = {"description": "No credentials, or none that are any good", "content": _DETAIL}
+    if schemes:
+        document.setdefault("components", {}).setdefault("securitySchemes", {}).update(schemes)
+        document["security"] = list(required)
+    for _, _, operation in _all(document):
+        if _is_fixed(operation):
+            operation["security"] = []
+        else:
+            operation["responses"].setdefault("401", refused)
+            operation["responses"].setdefault("403", {"description": "Not allowed", "content": _DETAIL})
     return document
 
 

@@ -67,8 +67,9 @@ def credentials(services: Services) -> tuple[Mapping[str, Any], Sequence[Any]]:
     """
     told = services.project.auth.openapi if services.project.auth else None
     if told is not None:
-        schemes = told.get("securitySchemes") or (told.get("components") or {}).get("securitySchemes") or {}
-        return schemes, told.get("security") or [{name: []} for name in schemes]
+        components: Mapping[str, Any] = told.get("components") or {}
+        declared: dict[str, Any] = told.get("securitySchemes") or components.get("securitySchemes") or {}
+        return declared, told.get("security") or [{name: []} for name in declared]
     own, schemes = own_auth(services.settings, services.project), dict[str, Any]()
     if own.api_keys:
         schemes["ApiKey"] = {"type": "apiKey", "in": "header", "name": "x-api-key"}
