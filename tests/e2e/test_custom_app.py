@@ -130,6 +130,7 @@ def test_below_a_prefix_its_addresses_have_it_and_its_redirects_are_its_own(data
     with webapp_client(database_uri, tmp_path, mount_prefix="/api") as client:
         assert client.get("/api/mine/7").json()["url"] == f"{client.base_url}/api/mine/7"
         assert client.get("/api/moved").headers["location"] == "/elsewhere"
+        assert client.get("/api/openapi.json").json()["servers"] == [{"url": "/api"}]
         assert client.get("/mine/7").status_code == 404
         assert client.get("/ok").json() == client.get("/api/ok").json() == {"ok": True, "services": {}}
         assert client.get("/api/threads/special").json() == "special"

@@ -175,8 +175,8 @@ def _check_specs(keys: ProjectKeys, root: Path) -> None:
             parse_spec(key, text, root=root)
     if keys.checkpointer and keys.checkpointer.path is not None:
         raise ConfigError(
-            f"checkpointer.path is {keys.checkpointer.path!r}: a checkpointer of your own is not supported, expected no "
-            "such key (runs are fenced by Waystation's checkpointer, which writes LangGraph's tables on Postgres)"
+            f"checkpointer.path is {keys.checkpointer.path!r}: a checkpointer of your own is not supported, "
+            "expected no such key (runs are fenced by Waystation's checkpointer, which writes LangGraph's tables on Postgres)"
         )
 
 
