@@ -18,16 +18,19 @@ from waystation.api.bodies_store import (
 )
 from waystation.api.dependencies import CallerDep, JSONBytes, ServicesDep, json_response, no_content
 from waystation.api.limits import without_nul
-from waystation.api.routing import Router, errors
+from waystation.api.routing import ErrorDetail, Router, errors
 from waystation.runs import store_items
 from waystation.runs.store_items import InvalidLabel
 
 router = Router(tags=["Store"])
 
+_WRONG: dict[int | str, dict[str, Any]] = {
+    422: {"model": ErrorDetail | str, "description": "Invalid request; of a namespace's label the bare text"}
+}
 _ITEM: dict[int | str, dict[str, Any]] = {200: {"model": ItemObject | None, "description": "Null: there is none."}}
 
 
-@router.put("/store/items", status_code=204, summary="Put an item", responses=errors(400))
+@router.put("/store/items", status_code=204, summary="Put an item", responses={**_WRONG, **errors(400, 503)})
 async def put_item(body: ItemPut, services: ServicesDep, caller: CallerDep) -> Response:
     """Creates the item, or replaces it wholly."""
     try:
@@ -46,7 +49,7 @@ async def put_item(body: ItemPut, services: ServicesDep, caller: CallerDep) -> R
     return no_content()
 
 
-@router.get("/store/items", summary="Get an item", responses={**_ITEM, **errors(400)})
+@router.get("/store/items", summary="Get an item", responses={**_ITEM, **_WRONG, **errors(400)})
 async def get_item(
     services: ServicesDep,
     caller: CallerDep,
@@ -71,7 +74,7 @@ async def get_item(
     return JSONBytes(item)
 
 
-@router.delete("/store/items", status_code=204, summary="Delete an item")
+@router.delete("/store/items", status_code=204, summary="Delete an item", responses=_WRONG)
 async def delete_item(body: ItemDelete, services: ServicesDep, caller: CallerDep) -> Response:
     """Also where there is none."""
     try:
@@ -81,7 +84,9 @@ async def delete_item(body: ItemDelete, services: ServicesDep, caller: CallerDep
     return no_content()
 
 
-@router.post("/store/items/search", summary="Search items", responses={200: {"model": FoundItems}, **errors(400, 503)})
+@router.post(
+    "/store/items/search", summary="Search items", responses={200: {"model": FoundItems}, **_WRONG, **errors(400, 503)}
+)
 async def search_items(body: ItemSearch, services: ServicesDep, caller: CallerDep) -> Response:
     """The last changed first; with a `query` the nearest, and then those that are not indexed."""
     try:
@@ -100,7 +105,7 @@ async def search_items(body: ItemSearch, services: ServicesDep, caller: CallerDe
     return JSONBytes(found)
 
 
-@router.post("/store/namespaces", summary="List namespaces", responses={200: {"model": Namespaces}})
+@router.post("/store/namespaces", summary="List namespaces", responses={200: {"model": Namespaces}, **_WRONG})
 async def list_namespaces(body: NamespaceList, services: ServicesDep, caller: CallerDep) -> Response:
     """Namespaces that hold items, sorted."""
     try:
