@@ -82,7 +82,11 @@ ScopeHeader = Annotated[
 @router.get(
     "/.well-known/agent-card.json",
     summary="Describe an assistant as an A2A agent",
-    responses={400: {"description": "No assistant is named"}, 404: {"description": "There is no such assistant"}},
+    responses={
+        200: {"model": dict[str, Any]},
+        400: {"description": "No assistant is named"},
+        404: {"description": "There is no such assistant"},
+    },
 )
 async def get_card(
     request: Request,

@@ -21,9 +21,9 @@ from waystation.errors import InvalidRequest
 from waystation.runs import assistant_graphs, assistants
 from waystation.runs.admission import resolve_assistant
 from waystation.runs.assistant_bodies import (
-    Assistant,
     AssistantCount,
     AssistantCreate,
+    AssistantObject,
     AssistantPatchBody,
     AssistantSchemas,
     AssistantSearch,
@@ -43,7 +43,9 @@ MAX_XRAY = 100
 Recurse = Annotated[str | None, Query(description="`true`: also subgraphs of subgraphs.")]
 
 
-@router.post("/assistants", response_model=Assistant, responses=errors(400, 404, 409), summary="Create an assistant")
+@router.post(
+    "/assistants", response_model=AssistantObject, responses=errors(400, 404, 409), summary="Create an assistant"
+)
 async def create_assistant(body: AssistantCreate, services: ServicesDep, caller: CallerDep) -> Response:
     """A new assistant, version 1. With `if_exists: do_nothing` an existing one is returned unchanged."""
     return JSONBytes(await assistants.create_assistant(services, caller, body=body))
@@ -63,14 +65,19 @@ async def count_assistants(body: AssistantCount, services: ServicesDep, caller: 
     return json_response(await assistants.count_assistants(services, caller, body=body))
 
 
-@router.get("/assistants/{assistant_id}", response_model=Assistant, responses=errors(404), summary="Get an assistant")
+@router.get(
+    "/assistants/{assistant_id}", response_model=AssistantObject, responses=errors(404), summary="Get an assistant"
+)
 async def get_assistant(assistant_id: AssistantId, services: ServicesDep, caller: CallerDep) -> Response:
     """One assistant."""
     return JSONBytes(await assistants.get_assistant(services, caller, assistant_id=assistant_id))
 
 
 @router.patch(
-    "/assistants/{assistant_id}", response_model=Assistant, responses=errors(400, 404), summary="Change an assistant"
+    "/assistants/{assistant_id}",
+    response_model=AssistantObject,
+    responses=errors(400, 404),
+    summary="Change an assistant",
 )
 async def patch_assistant(
     assistant_id: AssistantId, body: AssistantPatchBody, services: ServicesDep, caller: CallerDep
@@ -171,7 +178,10 @@ async def list_versions(
 
 
 @router.post(
-    "/assistants/{assistant_id}/latest", response_model=Assistant, responses=errors(404), summary="Go back to a version"
+    "/assistants/{assistant_id}/latest",
+    response_model=AssistantObject,
+    responses=errors(404),
+    summary="Go back to a version",
 )
 async def set_latest(assistant_id: AssistantId, body: LatestBody, services: ServicesDep, caller: CallerDep) -> Response:
     """The assistant is again as it was in that version. A later change gets the number after the highest."""

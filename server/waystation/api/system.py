@@ -38,6 +38,23 @@ class Readiness(BaseModel):
     services: dict[str, str]
 
 
+class Info(BaseModel):
+    """Versions, and what this server offers."""
+
+    version: str
+    langgraph_py_version: str
+    flags: dict[str, bool]
+    host: dict[str, str | None]
+
+
+class MetricsObject(BaseModel):
+    """Numbers of this server: the queue, requests, workers."""
+
+    queue: dict[str, float | None]
+    api: dict[str, list[dict[str, str | int]]]
+    workers: dict[str, int]
+
+
 @router.get("/", response_model=Health, responses=errors(503), summary="Health check", include_in_schema=False)
 @router.head("/ok", include_in_schema=False)
 @router.get("/ok", response_model=Health, responses=errors(503), summary="Health check")
@@ -74,7 +91,7 @@ async def ready(request: Request, services: ServicesDep) -> Response:
     return json_response({"ready": is_ready, "services": states}, status_code=200 if is_ready else 503, headers=headers)
 
 
-@router.get("/info", summary="Server information")
+@router.get("/info", response_model=Info, summary="Server information")
 async def info(services: ServicesDep) -> Response:
     """Versions and what this server offers."""
     http = services.project.http
@@ -96,7 +113,11 @@ async def info(services: ServicesDep) -> Response:
     )
 
 
-@router.get("/metrics", summary="Metrics", responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
+@router.get(
+    "/metrics",
+    summary="Metrics",
+    responses={200: {"model": MetricsObject, "content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 async def metrics(
     request: Request,
     format: Annotated[str, Query(description="`json`; anything else gives Prometheus text")] = "prometheus",

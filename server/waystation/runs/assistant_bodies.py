@@ -146,7 +146,7 @@ class LatestBody(_Body):
     version: Positive
 
 
-class Assistant(BaseModel):
+class AssistantObject(BaseModel):
     """A graph with configuration, metadata and a name; versioned."""
 
     assistant_id: AssistantUuid
