@@ -176,7 +176,7 @@ def _check_specs(keys: ProjectKeys, root: Path) -> None:
     if keys.checkpointer and keys.checkpointer.path is not None:
         raise ConfigError(
             f"checkpointer.path is {keys.checkpointer.path!r}: a checkpointer of your own is not supported, "
-            "expected no such key (runs are fenced by Waystation's checkpointer, which writes LangGraph's tables on Postgres)"
+            "expected no such key (Waystation's, which writes LangGraph's tables on Postgres, is what fences runs)"
         )
 
 
