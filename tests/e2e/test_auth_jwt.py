@@ -15,6 +15,7 @@ import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from e2e.authorized import http_as
 from eventually import eventually
@@ -58,7 +59,7 @@ class Provider:
         shown: list[dict[str, Any]] = []
         for kid, key in self.keys.items():
             is_rsa = isinstance(key, rsa.RSAPrivateKey)
-            made = (jwt.algorithms.RSAAlgorithm if is_rsa else jwt.algorithms.ECAlgorithm).to_jwk(key.public_key())
+            made = (RSAAlgorithm if is_rsa else ECAlgorithm).to_jwk(key.public_key())
             shown.append({**json.loads(made), "kid": kid, "use": "sig"})
         oct_key = base64.urlsafe_b64encode(b"x" * 32).decode().rstrip("=")
         return {"keys": [*shown, {"kty": "oct", "k": oct_key, "kid": "shared"}]}
@@ -120,7 +121,7 @@ async def answer(url: str, token: str) -> httpx.Response:
 async def test_a_good_token_opens_and_its_claims_say_for_whom(url: str, provider: Provider) -> None:
     token = provider.token(org={"id": "acme"}, scope="mail calendar role:admin", name="Ann")
     async with http_as(url, token) as http:
-        body = {"assistant_id": "echo", "input": {}}
+        body: dict[str, Any] = {"assistant_id": "echo", "input": {}}
         run = (await http.post("/runs", json={**body, "on_completion": "keep", "after_seconds": 1000})).json()
         user = run["kwargs"]["config"]["configurable"]["langgraph_auth_user"]
         assert (user["identity"], user["name"], user["tenant_id"]) == ("ann", "Ann", "acme")
@@ -132,7 +133,7 @@ async def test_a_good_token_opens_and_its_claims_say_for_whom(url: str, provider
 
 
 async def test_tokens_that_are_not_good_open_nothing(url: str, provider: Provider) -> None:
-    acme = {"org": {"id": "acme"}}
+    acme: dict[str, Any] = {"org": {"id": "acme"}}
     good = provider.token(**acme)
     assert (await answer(url, good)).status_code == 200
     other_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -167,7 +168,8 @@ async def test_tokens_that_are_not_good_open_nothing(url: str, provider: Provide
 
 
 async def test_a_token_without_tenant_or_role_is_forbidden(url: str, provider: Provider) -> None:
-    for claims in ({}, {"org": {"id": ""}}, {"org": {"id": "a/b"}}, {"org": {"id": 7}}, {"org": "acme"}):
+    wrong: list[dict[str, Any]] = [{}, {"org": {"id": ""}}, {"org": {"id": "a/b"}}, {"org": {"id": 7}}, {"org": "acme"}]
+    for claims in wrong:
         assert (await answer(url, provider.token(**claims))).status_code == 403, claims
     for groups in (None, [], "strangers", ["admin"], {"writers": 1}):
         assert (await answer(url, provider.token(org={"id": "acme"}, groups=groups))).status_code == 403, groups

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import psycopg
@@ -170,16 +171,12 @@ async def test_roles_allow_what_they_say(keyed_database: str, url: str) -> None:
     assert await codes(*((who, "GET", f"/assistants/{made_by_admin}", None) for who in everyone)) == [200] * 5
     renames = await codes(*((who, "PATCH", f"/assistants/{made_by_admin}", {"name": "n"}) for who in everyone))
     assert renames == [200, 403, 403, 403, 403]
-    new = {"assistant_id": "steps", "input": {"n": 0}}
+    new: dict[str, Any] = {"assistant_id": "steps", "input": {"n": 0}}
     assert await codes(*((who, "POST", f"{runs}/wait", new) for who in everyone)) == [200, 200, 200, 404, 403]
-    assert await codes(*((who, "PATCH", thread, {"metadata": {"a": 1}}) for who in everyone)) == [
-        200,
-        200,
-        200,
-        404,
-        403,
-    ]
-    assert await codes(*((who, "POST", "/threads", {}) for who in everyone)) == [200, 200, 200, 200, 403]
+    changes = await codes(*((who, "PATCH", thread, {"metadata": {"a": 1}}) for who in everyone))
+    assert changes == [200, 200, 200, 404, 403]
+    nothing: dict[str, Any] = {}
+    assert await codes(*((who, "POST", "/threads", nothing) for who in everyone)) == [200, 200, 200, 200, 403]
     counted = await all_of(*(who.post("/threads/count", json={}) for who in everyone))
     assert [answer.json() for answer in counted] == [5, 5, 2, 1, 5]
     assert await codes((reader, "DELETE", thread, None), (bob, "DELETE", thread, None)) == [403, 404]
