@@ -17,6 +17,13 @@ DOCUMENT = describe_api(operations())
 RPC = frozenset({"/mcp", "/a2a/{assistant_id}"})
 """Paths that speak JSON-RPC and refuse in its words; `test_mcp_http.py` and `test_a2a_http.py` try them."""
 
+ENDLESS = frozenset({"/threads/{thread_id}/stream", "/threads/{thread_id}/stream/events"})
+"""Paths whose answers have no end."""
+
+OWN_WORDS = frozenset({*ENDLESS, "/threads/{thread_id}/commands"})
+"""Paths of the event streaming protocol, which refuses in its own words; `test_event_protocol_hostile.py` tries
+them."""
+
 LASTING = frozenset({"/runs/wait", "/runs/stream"})
 """Ends of paths whose answers last as long as a run."""
 
@@ -59,7 +66,7 @@ EVERY = [
     Described(method.upper(), path, spec)
     for path, item in DOCUMENT["paths"].items()
     for method, spec in item.items()
-    if path not in RPC
+    if path not in RPC | OWN_WORDS
 ]
 WITH_BODY = [operation for operation in EVERY if operation.body is not None]
 

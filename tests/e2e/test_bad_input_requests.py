@@ -236,7 +236,7 @@ async def test_bytes_that_are_no_request_cost_their_sender_the_connection(
     assert (await battery.ask("GET", "/ok")).status_code == 200
 
 
-async def test_a_websocket_is_declined(battery: Battery) -> None:
+async def test_a_websocket_where_there_is_none_is_declined(battery: Battery) -> None:
     headers: dict[str, Any] = {
         "connection": "Upgrade",
         "upgrade": "websocket",
@@ -244,5 +244,5 @@ async def test_a_websocket_is_declined(battery: Battery) -> None:
         "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
     }
     async with asyncio.timeout(10):
-        answer = await battery.http.get(f"/threads/{battery.things.thread_id}/stream/events", headers=headers)
+        answer = await battery.http.get(f"/threads/{battery.things.thread_id}/stream", headers=headers)
     assert 400 <= answer.status_code < 500

@@ -49,27 +49,29 @@ _COMMAND: dict[str, Any] = {
         },
     }
 }
+_ENVELOPE: dict[str, Any] = {
+    "type": "object",
+    "title": "CommandAnswer",
+    "required": ["type", "id"],
+    "properties": {
+        "type": {"enum": ["success", "error"]},
+        "id": {"type": ["integer", "number", "string", "null"]},
+        "result": {"type": "object"},
+        "error": {"type": "string"},
+        "message": {"type": "string"},
+        "meta": {"type": "object"},
+    },
+}
+_DETAIL: dict[str, Any] = {"type": "object", "required": ["detail"], "properties": {"detail": {"type": "string"}}}
 _ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The command's answer; refusals of commands are answers, too",
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "title": "CommandAnswer",
-                    "required": ["type", "id"],
-                    "properties": {
-                        "type": {"enum": ["success", "error"]},
-                        "id": {"type": ["integer", "null"]},
-                        "result": {"type": "object"},
-                        "error": {"type": "string"},
-                        "message": {"type": "string"},
-                        "meta": {"type": "object"},
-                    },
-                }
-            }
-        },
-    }
+        "content": {"application/json": {"schema": _ENVELOPE}},
+    },
+    400: {
+        "description": "No command",
+        "content": {"application/json": {"schema": {"anyOf": [_ENVELOPE, _DETAIL]}}},
+    },
 }
 _FILTER: dict[str, Any] = {
     "requestBody": {
@@ -100,7 +102,7 @@ _FILTER: dict[str, Any] = {
 @router.post(
     "/threads/{thread_id}/commands",
     summary="Send a command to a thread",
-    responses=_ANSWER | errors(400, 503),
+    responses=_ANSWER | errors(503),
     openapi_extra=_COMMAND,
 )
 async def post_command(thread_id: str, request: Request, services: ServicesDep, caller: CallerDep) -> Response:
