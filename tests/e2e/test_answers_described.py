@@ -1,4 +1,4 @@
-"""What the server answers is what its OpenAPI document declares: every operation's success, and much that goes wrong."""
+"""What the server answers is what its OpenAPI document declares: all operations' success, and much that goes wrong."""
 
 from __future__ import annotations
 
@@ -199,10 +199,13 @@ async def _openai(walk: httpx.AsyncClient) -> None:
     await walk.get("/v1/models/chat")
     await walk.get("/v1/models/nobody")
     chat: dict[str, Any] = {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
-    for more in ({}, {"stream": True}, {"model": "nobody"}, {"messages": []}):
-        await walk.post("/v1/chat/completions", json=chat | more)
-    for more in ({"stream": True}, {"background": True}, {"model": "steps"}, {}):
-        made = await walk.post("/v1/responses", json={"model": "chat", "input": "hi"} | more)
+    asked: dict[str, Any] = {"model": "chat", "input": "hi"}
+    chats: list[dict[str, Any]] = [{}, {"stream": True}, {"model": "nobody"}, {"messages": []}]
+    for other in chats:
+        await walk.post("/v1/chat/completions", json=chat | other)
+    for other in ({"stream": True}, {"background": True}, {"model": "steps"}):
+        await walk.post("/v1/responses", json=asked | other)
+    made = await walk.post("/v1/responses", json=asked)
     at = f"/v1/responses/{made.json()['id']}"
     await walk.get(at)
     await walk.get(f"{at}?stream=true")

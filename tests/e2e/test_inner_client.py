@@ -76,6 +76,6 @@ def test_a_worker_without_an_api_reaches_one_all_the_same(database_uri: str) -> 
         Command.running("serve", "--port", "0", cwd=REMOTE, environ=environ) as api,
         Command.running("worker", cwd=REMOTE, environ=environ),
     ):
-        body = {"assistant_id": "inner", "input": {"log": []}}
+        body: Any = {"assistant_id": "inner", "input": {"log": []}}
         answer = Plain(api.url).http.post("/runs/wait", json=body).raise_for_status()
     assert json.loads(answer.text)["found"]["waited"] == ["first", "second unasked"]

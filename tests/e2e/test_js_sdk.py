@@ -27,6 +27,7 @@ SCRIPTS = Path(__file__).parent / "js"
 SCENARIOS = {
     *("threads", "assistants", "streamMessages", "streamValuesAndUpdates", "subgraphs", "interruptAndResume"),
     *("historyAndFork", "cancel", "leaving", "join", "reconnect", "stateless", "multitask", "failure"),
+    *("versions", "crons", "store"),
 }
 
 

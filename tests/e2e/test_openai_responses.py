@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import openai
@@ -236,7 +236,8 @@ async def test_a_conversation_is_a_thread(chat: openai.AsyncOpenAI, chat_server:
         thread_id = (await lg.threads.create())["thread_id"]
         await chat.responses.create(model="slow", input="0", conversation=thread_id)
         await chat.responses.create(model="slow", input="0", conversation={"id": f"conv_{thread_id.replace('-', '')}"})
-        assert len((await lg.threads.get_state(thread_id))["values"]["messages"]) == 4
+        values = cast("dict[str, Any]", (await lg.threads.get_state(thread_id))["values"])
+        assert len(values["messages"]) == 4
 
 
 @pytest.mark.parametrize(

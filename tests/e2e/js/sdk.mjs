@@ -220,6 +220,43 @@ const scenarios = {
     assert.equal(parts.at(-1).event, "error");
     return { error: parts.at(-1).data };
   },
+
+  async versions() {
+    const made = await client.assistants.create({ graphId: "steps", name: "js", metadata: { from: "js" } });
+    await client.assistants.update(made.assistant_id, { name: "js 2" });
+    const versions = await client.assistants.getVersions(made.assistant_id);
+    assert.deepEqual(versions.map((one) => one.version), [2, 1]);
+    const back = await client.assistants.setLatest(made.assistant_id, 1);
+    assert.equal(back.name, "js");
+    await client.assistants.delete(made.assistant_id);
+    await assert.rejects(client.assistants.get(made.assistant_id), /404/);
+    return { versions: versions.length };
+  },
+
+  async crons() {
+    const threadId = await newThread();
+    const input = { input: { n: 0 }, schedule: "0 0 1 1 *", metadata: { from: "js" } };
+    const made = await client.crons.create("steps", input);
+    const bound = await client.crons.createForThread(threadId, "steps", input);
+    const found = await client.crons.search({ threadId });
+    assert.deepEqual(found.map((cron) => cron.cron_id), [bound.cron_id]);
+    for (const cron of [made, bound]) await client.crons.delete(cron.cron_id);
+    assert.deepEqual(await client.crons.search({ threadId }), []);
+    return { next: bound.next_run_date };
+  },
+
+  async store() {
+    const space = ["js", `${process.pid}-${Date.now()}`];
+    await client.store.putItem(space, "k", { a: 1 });
+    assert.deepEqual((await client.store.getItem(space, "k")).value, { a: 1 });
+    const { items } = await client.store.searchItems(space, { filter: { a: 1 } });
+    assert.equal(items.length, 1);
+    const { namespaces } = await client.store.listNamespaces({ prefix: space });
+    assert.deepEqual(namespaces, [space]);
+    await client.store.deleteItem(space, "k");
+    assert.equal(await client.store.getItem(space, "k"), null);
+    return { items: items.length };
+  },
 };
 
 for (const [name, scenario] of Object.entries(scenarios)) {
