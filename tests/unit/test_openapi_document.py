@@ -10,7 +10,8 @@ import openapi_spec_validator
 import pytest
 
 from waystation.api.openapi import describe_api
-from waystation.app import operations
+from waystation.app import is_served, operations
+from waystation.catalog.keys import OwnHttpKeys
 
 DOCUMENT = describe_api(operations())
 EVERY = [(method.upper(), path, spec) for path, item in DOCUMENT["paths"].items() for method, spec in item.items()]
@@ -121,3 +122,10 @@ def test_an_operation_says_what_it_is_and_what_it_answers(method: str, path: str
         assert response["description"]
         for media, content in response.get("content", {}).items():
             assert content.get("schema"), (status, media)
+
+
+def test_the_project_can_take_the_openai_face_away() -> None:
+    off = OwnHttpKeys(disable_openai=True)
+    away = {operation.path for operation in operations() if not is_served(operation, None, off)}
+    assert away == {path for _, path, _ in EVERY if path.startswith("/v1/")}
+    assert len(away) == 5
