@@ -52,14 +52,19 @@ async def plain_database(db: Database) -> AsyncGenerator[Database]:
             await conn.execute(sql.SQL("drop role {}").format(role))
 
 
+async def need_pgvector(db: Database) -> None:
+    """Skip where this Postgres has none: the embedded one has, one named by WAYSTATION_TEST_BINDIR may not."""
+    async with db.connection() as conn:
+        found = await conn.execute("select from pg_available_extensions where name = 'vector'")
+        if await found.fetchone() is None:
+            pytest.skip("this Postgres has no pgvector")
+
+
 @asynccontextmanager
 async def store_in(where: Where, db: Database, **changes: Any) -> AsyncGenerator[PostgresStore]:
     """A store that searches by meaning, with pgvector or without. Skips where this Postgres has none."""
     if where == "pgvector":
-        async with db.connection() as conn:
-            found = await conn.execute("select from pg_available_extensions where name = 'vector'")
-            if await found.fetchone() is None:
-                pytest.skip("this Postgres has no pgvector")
+        await need_pgvector(db)
         async with open_store(db, index=index(**changes)) as store:
             assert not store.compares_all_vectors
             yield store

@@ -13,7 +13,7 @@ import pytest
 from langgraph.store.postgres.aio import AsyncPostgresStore
 
 from eventually import eventually
-from integration.store_world import DIMS, Where, index, letters, plain_database, store_in
+from integration.store_world import DIMS, Where, index, letters, need_pgvector, plain_database, store_in
 from waystation_db import store_reindex
 from waystation_db.errors import StoreIndexChanged
 from waystation_db.pool import Database
@@ -248,6 +248,7 @@ async def test_what_was_made_without_pgvector_is_moved_to_it(db: Database, caplo
 
 
 async def test_the_vectors_of_a_langgraph_database_are_searched(db: Database, database_uri: str) -> None:
+    await need_pgvector(db)
     async with AsyncPostgresStore.from_conn_string(
         database_uri, index={"dims": DIMS, "embed": letters, "fields": ["text"]}
     ) as theirs:
