@@ -52,12 +52,12 @@ async def test_a_changed_embedding_is_refused_until_the_vectors_are_made_anew(
 
     code, said = run("reindex", project=project, database_uri=database_uri)
     assert code == 0, said
-    assert said.startswith("3 items wait for their vectors")
+    assert "3 items wait for their vectors" in said
     assert said.endswith("Every vector is made.\n")
     async with open_store(db, index=await store_index(read_project(project.folder))) as store:
         assert [item.key for item in await store.asearch(("n",), query="d")] == ["d", "bd", "a"]
 
-    assert run("reindex", "--continue", project=project, database_uri=database_uri)[1].startswith("0 items wait")
+    assert "0 items wait" in run("reindex", "--continue", project=project, database_uri=database_uri)[1]
 
 
 async def test_without_an_index_there_is_nothing_to_do(tmp_path: Path, database_uri: str) -> None:
