@@ -41,6 +41,7 @@ SYSTEM_MEMBERS = frozenset(
     {
         *("run_id", "thread_id", "graph_id", "assistant_id", "checkpoint_id", "task_id", "user_id", "cron_id"),
         *("source", "step", "parents", "run_attempt", "checkpoint_ns", "created_by"),
+        *("a2a_task_id", "a2a_message_id"),
         *("langgraph_version", "langgraph_api_version", "langgraph_plan", "langgraph_host", "langgraph_api_url"),
         *("langgraph_request_id", "langgraph_auth_user_id", "langgraph_auth_permissions"),
         *("counters_since_delta_snapshot", "delta_writes_versioned"),

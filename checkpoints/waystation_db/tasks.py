@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from waystation_db.cipher import open_text
+from waystation_db.places import thread_place
+from waystation_db.pool import cipher_of
 from waystation_db.rows import RunKey, RunStatus
+from waystation_db.run_sealing import opened_error, opened_interrupts
 from waystation_db.sql import load
 
 _q = load("tasks")
@@ -36,7 +40,17 @@ async def get(conn: Conn, key: RunKey, *, visible: str) -> TaskRow | None:
     """The task that began with a run; None if there is none for this caller."""
     params = {"tenant_id": key.tenant_id, "thread_id": key.thread_id, "run_id": key.run_id, "visible": visible}
     row = await (await conn.execute(_q["task"], params)).fetchone()
-    return None if row is None else TaskRow(*row)
+    if row is None:
+        return None
+    task, cipher = TaskRow(*row), cipher_of(conn)
+    if cipher is None:
+        return task
+    return replace(
+        task,
+        error=await opened_error(cipher, key, task.error),
+        values=await open_text(cipher, thread_place(key.tenant_id, key.thread_id, "values"), task.values),
+        interrupts=await opened_interrupts(conn, key, task.interrupts),
+    )
 
 
 async def message_tasks(conn: Conn, tenant_id: str, thread_id: str) -> dict[str, str]:
