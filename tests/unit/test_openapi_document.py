@@ -11,7 +11,7 @@ import pytest
 
 from waystation.api.openapi import describe_api
 from waystation.app import is_served, operations
-from waystation.catalog.keys import OwnHttpKeys
+from waystation.catalog.keys_own import OwnHttpKeys
 
 DOCUMENT = describe_api(operations())
 EVERY = [(method.upper(), path, spec) for path, item in DOCUMENT["paths"].items() for method, spec in item.items()]
