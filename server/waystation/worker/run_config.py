@@ -68,10 +68,11 @@ def graph_config(run: ClaimedRun, *, saver: BaseCheckpointSaver[str], at_head: b
 
 def server_metadata(run: ClaimedRun) -> dict[str, Any]:
     """The metadata keys that the server adds to a run's own."""
+    user_id = _member(_member(run.kwargs, "config"), "configurable").get("user_id")
     return {
+        **({"user_id": user_id} if user_id else {}),
         "graph_id": run.graph_id,
         "assistant_id": run.assistant_id,
-        "user_id": _member(_member(run.kwargs, "config"), "configurable").get("user_id", ""),
         "run_id": run.key.run_id,
         "thread_id": run.key.thread_id,
         "run_attempt": run.attempt,
