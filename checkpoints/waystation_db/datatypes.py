@@ -41,7 +41,8 @@ def _schemas(graph: Any) -> list[Any]:
     """What a graph was built from, or, when it was not built but written down, what its channels hold."""
     if builder := getattr(graph, "builder", None):
         return list(builder.schemas)
-    return [getattr(channel, kind, None) for channel in getattr(graph, "channels", {}).values() for kind in ("ValueType", "UpdateType")]
+    channels = getattr(graph, "channels", {}).values()
+    return [getattr(channel, kind, None) for channel in channels for kind in ("ValueType", "UpdateType")]
 
 
 def is_harmless(name: tuple[str, str]) -> bool:

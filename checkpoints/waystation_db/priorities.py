@@ -33,8 +33,8 @@ async def standing(conn: Conn, tenant_id: str, *, thread_id: str, assistant_id: 
     row = await (await conn.execute(_q["of_thread"], params)).fetchone()
     if row is None:
         return None
-    graph_id, about_assistant, exists, about_thread, priority = row
-    about_thread = about_thread or {}
+    graph_id, about_assistant, exists, thread_metadata, priority = row
+    about_thread: dict[str, Any] = thread_metadata or {}
     if (cipher := cipher_of(conn)) is not None:
         place = metadata_place(tenant_id)
         about_assistant = await cipher.open_members(place, about_assistant)

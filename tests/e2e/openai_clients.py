@@ -15,7 +15,8 @@ CHAT = Path(__file__).parents[1] / "fixtures" / "projects" / "chat"
 
 def async_client(server: LiveServer, **options: Any) -> openai.AsyncOpenAI:
     """Makes each request once: what goes wrong shall show."""
-    return openai.AsyncOpenAI(base_url=f"{server.url}/v1", max_retries=0, **{"api_key": "any"} | options)
+    given: dict[str, Any] = {"api_key": "any", **options}
+    return openai.AsyncOpenAI(base_url=f"{server.url}/v1", max_retries=0, **given)
 
 
 def sync_client(server: LiveServer) -> openai.OpenAI:

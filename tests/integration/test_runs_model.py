@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 import psycopg
@@ -304,14 +304,14 @@ def _key(run: ModelRun) -> RunKey:
 def test_every_schedule_leaves_what_the_model_says(database_uri: str) -> None:
     with psycopg.connect(database_uri, autocommit=True) as conn:
         conn.execute("insert into assistant (assistant_id, graph_id) values (%s, 'g')", (ASSISTANT,))
-    run_state_machine_as_test(  # pyright: ignore[reportUnknownMemberType]  # hypothesis leaves it untyped
-        lambda: Schedule(database_uri),
+    run_state_machine_as_test(
+        cast("Any", lambda: Schedule(database_uri)),
         settings=settings(
             max_examples=60,
             stateful_step_count=40,
             deadline=None,
             database=None,
             print_blob=True,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
         ),
     )

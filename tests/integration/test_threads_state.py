@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from integration.thread_world import World, world
+from waystation.auth import ANONYMOUS
 from waystation.runs.graph_access import open_graph, state_config
 from waystation.runs.snapshot import thread_face
 from waystation_db.json import loads
@@ -282,7 +283,9 @@ async def test_an_interrupt_in_a_subgraph_is_filed_under_the_innermost_task(w: W
     innermost = whole["tasks"][0]["state"]["tasks"][0]
 
     async def face(side: Any) -> Any:
-        async with open_graph(side, thread_id, graph=ThreadGraph("nested", {}), access="threads.read") as graph:
+        async with open_graph(
+            side, ANONYMOUS, thread_id, graph=ThreadGraph("nested", {}), access="threads.read"
+        ) as graph:
             return thread_face(await graph.aget_state(state_config(thread_id), subgraphs=True))
 
     shown = await w.services.graphs.call(face)

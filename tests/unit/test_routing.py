@@ -295,15 +295,6 @@ async def test_below_a_prefix_everything_moves_but_ok(app: Application, client: 
     assert (await client.get("/apiquery")).status_code == 404
 
 
-async def test_what_is_not_ours_goes_to_the_fallback(app: Application, client: httpx.AsyncClient) -> None:
-    async def theirs(scope: Any, receive: Any, send: Any) -> None:
-        await Response(scope["path"])(scope, receive, send)
-
-    app.fallback = theirs
-    assert (await client.get("/custom/hello")).text == "/custom/hello"
-    assert (await client.get("/query")).status_code == 200
-
-
 def test_the_document_names_bodies_parameters_and_errors() -> None:
     document = application().document
     assert document["openapi"].startswith("3.1")

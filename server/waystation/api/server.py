@@ -75,8 +75,8 @@ class ApiServer(uvicorn.Server):
         services = getattr(self._app.state, "services", None)
         if services is None or listener.family not in (socket.AF_INET, socket.AF_INET6):
             return
-        host, port, *_ = listener.getsockname()
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        name: tuple[str, int] = listener.getsockname()[:2]
+        host, port = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name[0], name[0]), name[1]
         scheme = "https" if self.config.is_ssl else "http"
         services.address.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
