@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.cmac import CMAC
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from waystation_db.cipher import MARK, Place, loads
+from waystation_db.cipher import MARK, Place, check_members, loads
 from waystation_db.errors import Undecipherable
 from waystation_db.json import dumps
 
@@ -118,6 +118,7 @@ class AesCipher:
         self, place: Place, members: Mapping[str, Any], *, private: Collection[str] = ()
     ) -> dict[str, Any]:
         """See `Cipher`. Each sealed member is one by itself, as SQL merges them."""
+        check_members(place, members)
         wanted = self._chosen.union(private) - SYSTEM_MEMBERS
         return {
             name: value if name not in wanted or value is None else self._envelope(_member(place, name), value)

@@ -16,7 +16,7 @@ import json as stdlib_json
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, Protocol, cast
 
-from waystation_db.errors import Undecipherable
+from waystation_db.errors import SealingFailed, Undecipherable
 from waystation_db.json import dumps
 
 MARK = "__encryption__"
@@ -91,6 +91,13 @@ class Cipher(Protocol):
 def is_sealed(value: Any) -> bool:
     """Whether a JSON value is what a cipher made."""
     return isinstance(value, dict) and MARK in value
+
+
+def check_members(place: Place, members: Mapping[str, Any]) -> None:
+    """Raise SealingFailed for members that would look as if they were sealed."""
+    for name, value in members.items():
+        if is_sealed(value):
+            raise SealingFailed(f"{place.field}.{name}: the member {MARK} is reserved where encryption is on")
 
 
 def sealed_type(kind: str, label: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
-from langgraph_sdk.errors import ConflictError
+from langgraph_sdk.errors import BadRequestError, ConflictError
 from typer.testing import CliRunner
 
 from encryption_world import KEYS, MARK, PLAIN, Way, client_of, places_of, serving, use_everything
@@ -163,6 +163,25 @@ async def test_a_queued_run_whose_key_is_gone_fails_and_says_which(database_uri:
     output = await with_client(database_uri, SECOND, look)
     assert output["__error__"]["error"] == "Undecipherable"
     assert "'k1'" in output["__error__"]["message"]
+
+
+@pytest.mark.parametrize("way", [FIRST, ("handlers.json", PLAIN)])
+async def test_metadata_that_looks_encrypted_is_refused(way: Way, database_uri: str) -> None:
+    async def look(sdk: Any) -> None:
+        forged = {"note": {"__encryption__": {"key": "aes-gcm:k1", "data": ""}}}
+        thread_id = (await sdk.threads.create())["thread_id"]
+        for refused in (
+            sdk.threads.create(metadata=forged),
+            sdk.threads.update(thread_id, metadata=forged),
+            sdk.runs.create(thread_id, "everywhere", input={"text": "x"}, metadata=forged),
+        ):
+            with pytest.raises(BadRequestError, match=r"metadata\.note: the member __encryption__ is reserved"):
+                await refused
+        state = await sdk.runs.wait(thread_id, "everywhere", input={"text": "x", "items": [forged]})
+        assert forged in state["items"]
+        assert (await sdk.threads.get(thread_id))["values"] == state
+
+    await with_client(database_uri, way, look)
 
 
 async def test_values_moved_to_another_thread_do_not_open(database_uri: str) -> None:

@@ -22,7 +22,7 @@ from langgraph_sdk.encryption.types import DecryptResult, EncryptionContext
 
 from waystation.errors import ConfigError, InvalidRequest
 from waystation_db.aes import SYSTEM_MEMBERS, AesCipher
-from waystation_db.cipher import MARK, Cipher, Place, is_sealed
+from waystation_db.cipher import MARK, Cipher, Place, check_members, is_sealed
 from waystation_db.errors import SealingFailed, Undecipherable
 
 DEADLINE_S = 30.0
@@ -169,6 +169,7 @@ class HandlersCipher:
         """See `Cipher`. The handler chooses among all members but those that the server must read."""
         if self._encrypt_json is None:
             return await self._keys.seal_members(place, members, private=private)
+        check_members(place, members)
         shown = {name: value for name, value in members.items() if name not in SYSTEM_MEMBERS and name != MARK}
         if not shown:
             return dict(members)
