@@ -12,6 +12,7 @@ from executions import note
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
+from langgraph.stream import CustomTransformer
 from langgraph.types import interrupt
 from typing_extensions import TypedDict
 
@@ -60,6 +61,7 @@ def _loop(node: object) -> StateGraph:
 
 graph = _loop(_step).compile()
 tokens = _loop(_token_step).compile()
+streaming = _loop(_token_step).compile(transformers=[CustomTransformer])
 
 
 class Answers(TypedDict):
