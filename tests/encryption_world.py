@@ -59,6 +59,8 @@ async def use_everything(sdk: Client) -> dict[str, Any]:
     assert MARK in failed["error"]["message"]
     streamed = [p async for p in sdk.runs.stream(None, "everywhere", input={"text": MARK}, on_completion="keep")]
     assert MARK in json.dumps([part.data for part in streamed])
+    told = {"text": MARK, "fails": False}
+    await sdk.runs.wait(thread_id, "everywhere", input=told, webhook="https://receiver.invalid/hook")
     await sdk.threads.update_state(thread_id, {"text": MARK})
     copy_id = (await sdk.threads.copy(thread_id))["thread_id"]
     assert (await sdk.threads.get(copy_id))["values"]["text"] == MARK

@@ -96,7 +96,7 @@ class Table:
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column of JSON text: opened and sealed whole, or member by member (those of them that are private), or only the
-    member `inside`, or the members in `parts`, each at a place of its own."""
+    member `inside`, or the members in `parts`, each at a place of its own, and those of `metadata`."""
 
     place: Callable[[Key], Place]
     members: bool = False
@@ -234,6 +234,10 @@ async def _parts_anew(cipher: Cipher, column: Column, key: Key, text: str, value
         if body[name] is not None:
             cipher.adopt(body[name])
             body[name] = await cipher.seal_json(places[name], await cipher.open_json(places[name], body[name]))
+    if isinstance(body.get("metadata"), dict):
+        place, stored = column.place(key), cast("dict[str, Any]", body["metadata"])
+        sealed = [name for name, member in stored.items() if is_sealed(member)]
+        body["metadata"] = await cipher.seal_members(place, await cipher.open_members(place, stored), private=sealed)
     return dumps(body).decode() if body != value else text
 
 
