@@ -39,7 +39,7 @@ class Reader:
     connections: int = 0
 
     async def follow(self) -> None:
-        given = {"steps": STEPS, "delay_s": 0.02, "tokens": TOKENS, "done": []}
+        given: dict[str, Any] = {"steps": STEPS, "delay_s": 0.02, "tokens": TOKENS, "done": []}
         for run in range(1, RUNS + 1):
             started = await command(self.client, self.thread_id, "run.start", assistant_id="streaming", input=given)
             self.run_ids.append(started["run_id"])

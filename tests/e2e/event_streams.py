@@ -105,14 +105,19 @@ async def follow(
     body = {"channels": channels or EVERYTHING, **asked}
     async with http.stream("POST", f"/threads/{thread_id}/stream/events", json=body) as answer:
         assert answer.status_code == 200, await answer.aread()
-        fields: dict[str, str] = {}
-        async for line in answer.aiter_lines():
-            name, _, value = line.partition(": ")
-            if line and not line.startswith(":"):
-                fields[name] = value
-            elif fields:
-                yield Seen(fields["event"], fields["id"], orjson.loads(fields["data"]))
-                fields = {}
+        rest = b""
+        async for chunk in answer.aiter_bytes():
+            *events, rest = (rest + chunk).split(b"\r\n\r\n")
+            for event in events:
+                if not event.startswith(b":"):
+                    yield _seen(event)
+
+
+def _seen(event: bytes) -> Seen:
+    """Three fields, in this order, each on a line of its own."""
+    name, data, seq = event.split(b"\r\n")
+    assert (name[:7], data[:6], seq[:4]) == (b"event: ", b"data: ", b"id: ")
+    return Seen(name[7:].decode(), seq[4:].decode(), orjson.loads(data[6:]))
 
 
 def brief(events: list[Seen]) -> list[tuple[int, str, Any]]:
