@@ -173,3 +173,70 @@ async def test_an_api_process_that_dies_costs_its_readers_a_reconnect(
         load.api.kill()
         await load.fleet.api("api-again", port=load.api.port).ready()
         assert await load.all_whole() == READERS * RUNS
+
+
+async def test_a_poison_run_has_an_end_and_the_next_run_follows_it(tmp_path: Path, database_uri: str) -> None:
+    with fleet_of(tmp_path, database_uri) as fleet:
+        await Witness(database_uri, fleet.executions).install()
+        api = await fleet.api().ready()
+        async with client_of(api.url) as client, asyncio.TaskGroup() as tasks:
+            keeping = tasks.create_task(_keep_alive(fleet.workers(1)))
+            thread_id = str(uuid.uuid4())
+            await command(client, thread_id, "run.start", assistant_id="hostile", input={"how": "os-exit"})
+            told = await _until_ends(client, thread_id, 1)
+            assert told[-1].body["event"] == "failed"
+            assert "died each time" in told[-1].body["error"]
+            assert (await client.get(f"/threads/{thread_id}")).json()["status"] == "error"
+            given = {"steps": 1, "delay_s": 0, "done": []}
+            await command(client, thread_id, "run.start", assistant_id="steps", input=given)
+            whole = await _until_ends(client, thread_id, 2)
+            keeping.cancel()
+    assert whole[: len(told)] == told
+    numbers = [event.seq for event in whole]
+    assert numbers == sorted(set(numbers))
+    assert whole[-1].end == "completed"
+
+
+@pytest.mark.parametrize("how", ["unserialisable", "circular", "deep", "odd-text", "raise-odd", "exit", "swallow"])
+async def test_a_hostile_graph_ends_like_any_other(tmp_path: Path, database_uri: str, how: str) -> None:
+    with fleet_of(tmp_path, database_uri) as fleet:
+        await Witness(database_uri, fleet.executions).install()
+        api = await fleet.api().ready()
+        fleet.workers(1)
+        async with client_of(api.url) as client:
+            thread_id = str(uuid.uuid4())
+            started = await command(client, thread_id, "run.start", assistant_id="hostile", input={"how": how})
+            if how == "swallow":
+                await _first(client, thread_id)
+                await client.post(f"/threads/{thread_id}/runs/{started['run_id']}/cancel")
+            told = await _until_ends(client, thread_id, 1)
+            assert [event.seq for event in told] == list(range(1, len(told) + 1))
+            thread = (await client.get(f"/threads/{thread_id}")).json()
+            assert thread["status"] == {"completed": "idle", "failed": "error"}.get(str(told[-1].end), thread["status"])
+            assert thread["status"] != "busy"
+
+
+async def _until_ends(client: httpx.AsyncClient, thread_id: str, ends: int) -> list[Seen]:
+    found: list[Seen] = []
+    async with asyncio.timeout(60):
+        async for event in follow(client, thread_id):
+            found.append(event)
+            ends -= event.end is not None
+            if not ends:
+                break
+    return found
+
+
+async def _first(client: httpx.AsyncClient, thread_id: str) -> None:
+    async with asyncio.timeout(30):
+        async for _ in follow(client, thread_id):
+            return
+
+
+async def _keep_alive(workers: list[Node]) -> None:
+    """As an orchestrator does: whoever dies is started again."""
+    while True:
+        for number, worker in enumerate(workers):
+            if not worker.is_alive:
+                workers[number] = worker.again()
+        await asyncio.sleep(0.05)
