@@ -16,6 +16,7 @@ from waystation.auth import ANYTHING, Principal
 from waystation.errors import WaystationError
 from waystation.events import BEGINNING, End, Event, EventId
 from waystation.events.classic import classic_events
+from waystation.events.postgres import ChunkReader
 from waystation.runs.permission import visible_thread
 from waystation.runs.state import get_state
 from waystation.services import Services
@@ -113,7 +114,7 @@ class _Stream:
 
     async def read(self, span: RunSpan) -> AsyncGenerator[list[Event]]:
         """What the thread's stream has of a run, to its end."""
-        run_id, last = span.key.run_id, EventId(span.epoch_ms, _BEHIND - 1)
+        run_id, last = span.key.run_id, None
         async with aclosing(self.services.log.read(span.key, after=self._start(span), resumable=span.resumable)) as log:
             async for batch in log:
                 if isinstance(batch, End):
@@ -125,7 +126,7 @@ class _Stream:
                 return  # the process stops
         self.done.add(run_id)
         self.position = max(self.position, span.base)
-        done = Event(EventId(last.epoch_ms, last.counter + 1), "metadata", _run_done(run_id), "metadata")
+        done = Event(await self._behind(span, last), "metadata", _run_done(run_id), "metadata")
         if self.modes & {"run_modes", "lifecycle"} and done.id > (self.after or BEGINNING):
             yield [done]
 
@@ -134,6 +135,13 @@ class _Stream:
         if self.after is not None:
             return self.after
         return None if span.key.run_id in (self.joined or ()) else BEGINNING
+
+    async def _behind(self, span: RunSpan, last: EventId | None) -> EventId:
+        """The id of what is told when a run is done: the same for everybody, wherever they began to read."""
+        if last is None and span.resumable:
+            stored = await ChunkReader(self.services.db).last(span.key)
+            last = None if stored is None else stored.id
+        return EventId(span.epoch_ms, _BEHIND) if last is None else EventId(last.epoch_ms, last.counter + 1)
 
     def _shows(self, event: Event) -> bool:
         return "run_modes" in self.modes or (event.mode == "metadata" and "lifecycle" in self.modes)
