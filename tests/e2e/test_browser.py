@@ -236,3 +236,40 @@ def test_the_page_shows_the_tools_that_run(pages: Pages, hook: str) -> None:
     expect(page.locator("#tools")).to_contain_text("calculator=", timeout=PATIENCE_MS)
     idle(page)
     expect(page.locator("#tools")).to_contain_text("144")
+
+
+def test_an_earlier_question_is_asked_otherwise_and_the_old_answer_stays_in_the_history(pages: Pages) -> None:
+    page = pages.open("classic", "agent")
+    for question, answer in (("What is 2 + 40?", "42"), ("What is 5 * 5?", "25")):
+        say(page, question)
+        expect(last_answer(page)).to_contain_text(answer, timeout=PATIENCE_MS)
+        idle(page)
+    page.fill("#draft", "What is 3 + 3?")
+    page.locator("#messages > li.human .edit").first.click()
+    expect(page.locator("#messages > li")).to_have_count(4, timeout=PATIENCE_MS)
+    expect(last_answer(page)).to_contain_text("= 6", timeout=PATIENCE_MS)
+    idle(page)
+    assert "What is 3 + 3?" in page.locator("#messages > li.human span").inner_text()
+    history: list[Any] = httpx.get(f"{pages.server.url}/threads/{thread_of(page)}/history?limit=100").json()
+    said = {message["content"] for state in history for message in state["values"].get("messages", ())}
+    assert {"What is 2 + 40?", "What is 5 * 5?", "What is 3 + 3?"} <= said
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_reload_in_the_middle_of_an_answer_comes_back_to_it(pages: Pages, hook: str) -> None:
+    page = pages.open(hook, "agent")
+    say(page, "Tell me something about checkpoints in a few sentences.")
+    expect(page.locator("#messages > li.ai span").last).to_contain_text("offline model", timeout=PATIENCE_MS)
+    expect(page).to_have_url(re.compile("thread="))
+    page.reload()
+    expect(page.locator("#messages > li")).not_to_have_count(0, timeout=PATIENCE_MS)
+    thread = thread_of(page)
+    run = run_of(pages, thread)
+    httpx.get(f"{pages.server.url}/threads/{thread}/runs/{run['run_id']}/join", timeout=60)
+    assert run_of(pages, thread)["status"] == "success"
+    idle(page)
+    state: Any = httpx.get(f"{pages.server.url}/threads/{thread}/state").json()
+    content: Any = state["values"]["messages"][-1]["content"]
+    text = content if isinstance(content, str) else "".join(block["text"] for block in content)
+    expect(last_answer(page)).to_contain_text(text.split()[-1], timeout=PATIENCE_MS)
+    assert page.locator("#messages > li").count() == len(state["values"]["messages"])

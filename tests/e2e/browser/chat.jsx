@@ -17,7 +17,6 @@ function Chat() {
       onSend={(text) => void stream.submit({ messages: [{ type: "human", content: text }] })}
       onStop={() => void stream.stop()}
       onAnswer={(question, answer) => void stream.respond(answer, { interruptId: question.id })}
-      onReattach={() => void stream.disconnect()}
       extra={
         <>
           <p id="subgraphs">{[...stream.subgraphs.values()].map((one) => `${one.nodeName ?? one.namespace.join("/")}:${one.status}`).join(" ")}</p>

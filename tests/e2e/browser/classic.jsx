@@ -21,6 +21,12 @@ function Chat() {
       onSend={(text) => void stream.submit({ messages: [{ type: "human", content: text }] }, { streamResumable: true, onDisconnect: "continue" })}
       onStop={() => void stream.stop()}
       onAnswer={(_, answer) => void stream.submit(undefined, { command: { resume: answer } })}
+      onEdit={(message, at, text) =>
+        void stream.submit(
+          { messages: [{ type: "human", content: text }] },
+          { checkpoint: stream.getMessagesMetadata(message, at)?.firstSeenState?.parent_checkpoint },
+        )
+      }
       extra={<p id="branches">{stream.history.length}</p>}
     />
   );

@@ -1,6 +1,6 @@
 // What both pages share: a transcript that a test (and a person) can read, and the buttons that drive a run.
 import { createRoot } from "react-dom/client";
-import { useState } from "react";
+import { useEffect, useState } from "react";
 
 export const asked = new URLSearchParams(location.search);
 
@@ -9,8 +9,14 @@ const textOf = (content) =>
 
 const typeOf = (message) => (typeof message.getType === "function" ? message.getType() : message.type);
 
-export function Page({ stream, onSend, onStop, onAnswer, onReattach, extra }) {
+export function Page({ stream, onSend, onStop, onAnswer, onEdit, extra }) {
   const [draft, setDraft] = useState("");
+  useEffect(() => {
+    // As chat pages do, so that a reload comes back to the conversation.
+    if (!stream.threadId || asked.get("thread")) return;
+    asked.set("thread", stream.threadId);
+    history.replaceState(null, "", `?${asked}`);
+  }, [stream.threadId]);
   const questions = stream.interrupts ?? (stream.interrupt ? [stream.interrupt] : []);
   return (
     <main>
@@ -24,6 +30,9 @@ export function Page({ stream, onSend, onStop, onAnswer, onReattach, extra }) {
             {(message.tool_calls ?? []).map((call) => (
               <code key={call.id} className="call">{call.name}({JSON.stringify(call.args)})</code>
             ))}
+            {onEdit && typeOf(message) === "human" ? (
+              <button className="edit" onClick={() => onEdit(message, at, draft)}>ask the draft instead</button>
+            ) : null}
           </li>
         ))}
       </ol>
@@ -46,7 +55,6 @@ export function Page({ stream, onSend, onStop, onAnswer, onReattach, extra }) {
         <input id="draft" value={draft} onChange={(event) => setDraft(event.target.value)} />
         <button id="send">send</button>
         <button id="stop" type="button" onClick={onStop}>stop</button>
-        {onReattach ? <button id="leave" type="button" onClick={onReattach}>leave</button> : null}
       </form>
     </main>
   );
