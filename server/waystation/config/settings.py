@@ -1,4 +1,4 @@
-"""The server's settings: the only module that reads the environment, once, when a process starts.
+"""The server's settings: read from the environment once, when a process starts.
 
 Addresses, secrets and limits come from here; what a project is made of comes from `langgraph.json`
 (`catalog/project.py`). Each field says its variables, its unit and a sentence; `docs/configuration.md` repeats them and
@@ -7,127 +7,30 @@ a test compares the two.
 
 from __future__ import annotations
 
-import base64
 import difflib
-import ipaddress
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from waystation.config.values import (
+    AesKey,
+    CommaList,
+    Env,
+    HttpUrl,
+    JsonObject,
+    KeyRing,
+    LogLevel,
+    Networks,
+    PostgresUri,
+    RedisUri,
+    Seconds,
+    UrlPrefix,
+    env,
+)
 from waystation.errors import ConfigError
-
-
-@dataclass(frozen=True, slots=True)
-class Env:
-    """Where a setting comes from: the first of `names` that is set to something wins."""
-
-    names: tuple[str, ...]
-    unit: str = ""
-    secret: bool = False
-
-
-def _env(*names: str, unit: str = "", secret: bool = False) -> Env:
-    return Env(names, unit, secret)
-
-
-def _json_object(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        parsed = cast(object, json.loads(value))
-    except ValueError as e:
-        raise ValueError(f"should be a JSON object ({e})") from None
-    if not isinstance(parsed, dict):
-        raise ValueError("should be a JSON object")
-    return cast(object, parsed)
-
-
-def _comma_list(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-def _upper(value: object) -> object:
-    return value.upper() if isinstance(value, str) else value
-
-
-def _postgres_uri(value: str) -> str:
-    if not value.startswith(("postgres://", "postgresql://")):
-        raise ValueError("should begin with postgres:// or postgresql://")
-    return value
-
-
-def _redis_uri(value: str) -> str:
-    if not value.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("should begin with redis://, rediss:// or unix://")
-    return value
-
-
-def _url_prefix(value: str) -> str:
-    if not value.startswith("/") or value.endswith("/"):
-        raise ValueError('should begin with "/" and not end with it, such as /api')
-    return value
-
-
-def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
-    for text in value:
-        try:
-            ipaddress.ip_network(text)
-        except ValueError as e:
-            raise ValueError(f"{e}; expected networks such as 10.0.0.0/8") from None
-    return value
-
-
-def _http_url(value: str) -> str:
-    if not value.startswith(("http://", "https://")):
-        raise ValueError("should begin with http:// or https://")
-    return value.rstrip("/")
-
-
-PostgresUri = Annotated[str, AfterValidator(_postgres_uri)]
-RedisUri = Annotated[str, AfterValidator(_redis_uri)]
-
-
-def _aes_key(value: str) -> str:
-    if len(value.encode()) not in (16, 24, 32):
-        raise ValueError("should be 16, 24 or 32 bytes long")
-    return value
-
-
-def _key_ring(value: object) -> object:
-    """`id:base64,...` as ids and keys."""
-    if not isinstance(value, str):
-        return value
-    ring: dict[str, bytes] = {}
-    for part in (part.strip() for part in value.split(",")):
-        key_id, colon, encoded = part.partition(":")
-        try:
-            key = base64.b64decode(encoded, validate=True)
-        except ValueError:
-            raise ValueError(f"the key {key_id[:40]!r} should be base64") from None
-        if not colon or not re.fullmatch(r"[A-Za-z0-9._-]{1,40}", key_id):
-            raise ValueError("should be id:base64,... with ids of letters, digits, dots, dashes and underscores")
-        if len(key) not in (16, 24, 32):
-            raise ValueError(f"the key {key_id!r} should be 16, 24 or 32 bytes, and is {len(key)}")
-        if key_id in ring:
-            raise ValueError(f"the key {key_id!r} is there twice")
-        ring[key_id] = key
-    return ring
-
-
-AesKey = Annotated[str, AfterValidator(_aes_key)]
-KeyRing = Annotated[dict[str, bytes], BeforeValidator(_key_ring)]
-UrlPrefix = Annotated[str, AfterValidator(_url_prefix)]
-JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]
-CommaList = Annotated[tuple[str, ...], BeforeValidator(_comma_list)]
-Networks = Annotated[tuple[str, ...], BeforeValidator(_comma_list), AfterValidator(_networks)]
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
-LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
@@ -138,22 +41,22 @@ class Settings(BaseModel):
     # Addresses
     database_uri: Annotated[
         PostgresUri | None,
-        _env("DATABASE_URI", "POSTGRES_URI_CUSTOM", "POSTGRES_URI", secret=True),
+        env("DATABASE_URI", "POSTGRES_URI_CUSTOM", "POSTGRES_URI", secret=True),
         Field(repr=False, description="Postgres. Without it `dev` and `up` start an embedded one; `serve` stops."),
     ] = None
     listen_uri: Annotated[
         PostgresUri | None,
-        _env("WAYSTATION_LISTEN_URI", secret=True),
+        env("WAYSTATION_LISTEN_URI", secret=True),
         Field(repr=False, description="Direct address for LISTEN when DATABASE_URI leads to PgBouncer; else the same."),
     ] = None
     prepare: Annotated[
         bool,
-        _env("WAYSTATION_PREPARE"),
+        env("WAYSTATION_PREPARE"),
         Field(description="Prepared statements. Turn off behind PgBouncer in transaction mode."),
     ] = True
     postgres_pool_max_size: Annotated[
         int,
-        _env("LANGGRAPH_POSTGRES_POOL_MAX_SIZE", unit="connections"),
+        env("LANGGRAPH_POSTGRES_POOL_MAX_SIZE", unit="connections"),
         Field(
             ge=2,
             le=1000,
@@ -163,15 +66,15 @@ class Settings(BaseModel):
     ] = 20
     redis_uri: Annotated[
         RedisUri | None,
-        _env("REDIS_URI_CUSTOM", "REDIS_URI", secret=True),
+        env("REDIS_URI_CUSTOM", "REDIS_URI", secret=True),
         Field(repr=False, description="Redis for live events between processes; Postgres carries them without it."),
     ] = None
     redis_key_prefix: Annotated[
-        str, _env("REDIS_KEY_PREFIX"), Field(max_length=64, description="Put before every Redis key.")
+        str, env("REDIS_KEY_PREFIX"), Field(max_length=64, description="Put before every Redis key.")
     ] = ""
     event_log: Annotated[
         Literal["auto", "memory", "redis", "postgres"],
-        _env("WAYSTATION_EVENT_LOG"),
+        env("WAYSTATION_EVENT_LOG"),
         Field(
             description="Where live events travel. `auto`: Redis where there is an address, else memory in a process "
             "that executes its own runs, else Postgres."
@@ -181,71 +84,71 @@ class Settings(BaseModel):
     # Encryption at rest
     langgraph_aes_key: Annotated[
         AesKey | None,
-        _env("LANGGRAPH_AES_KEY", unit="bytes", secret=True),
+        env("LANGGRAPH_AES_KEY", unit="bytes", secret=True),
         Field(
             repr=False, description="Encrypts what is stored; 16, 24 or 32 bytes. Also reads what LangGraph encrypted."
         ),
     ] = None
     encryption_keys: Annotated[
         KeyRing | None,
-        _env("WAYSTATION_ENCRYPTION_KEYS", secret=True),
+        env("WAYSTATION_ENCRYPTION_KEYS", secret=True),
         Field(repr=False, description="A ring of keys, `id:base64,...`: the first one encrypts, all of them decrypt."),
     ] = None
     langgraph_aes_json_keys: Annotated[
         CommaList,
-        _env("LANGGRAPH_AES_JSON_KEYS"),
+        env("LANGGRAPH_AES_JSON_KEYS"),
         Field(description="Members of metadata to encrypt too, by comma. They cannot be searched for any more."),
     ] = ()
 
     # Runs
     n_jobs_per_worker: Annotated[
         int,
-        _env("N_JOBS_PER_WORKER", unit="runs"),
+        env("N_JOBS_PER_WORKER", unit="runs"),
         Field(ge=0, le=10_000, description="Runs a process executes at a time; 0 serves the API only."),
     ] = 10
     bg_job_timeout_s: Annotated[
-        Seconds, _env("BG_JOB_TIMEOUT_SECS", unit="s"), Field(description="Longest run; then its status is `timeout`.")
+        Seconds, env("BG_JOB_TIMEOUT_SECS", unit="s"), Field(description="Longest run; then its status is `timeout`.")
     ] = 3600
     shutdown_grace_s: Annotated[
         float,
-        _env("BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS", unit="s"),
+        env("BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS", unit="s"),
         Field(ge=0, le=3600, description="How long a stopping process lets runs finish or hand over."),
     ] = 180
     lease_s: Annotated[
         Seconds,
-        _env("WAYSTATION_LEASE_S", unit="s"),
+        env("WAYSTATION_LEASE_S", unit="s"),
         Field(description="How long a claimed run belongs to a worker that does not renew."),
     ] = 10
     renew_s: Annotated[
         Seconds,
-        _env("WAYSTATION_RENEW_S", unit="s"),
+        env("WAYSTATION_RENEW_S", unit="s"),
         Field(description="How often a worker renews; at most half the lease, so that one lost renewal costs nothing."),
     ] = 3
     sweep_s: Annotated[
         Seconds,
-        _env("WAYSTATION_SWEEP_S", unit="s"),
+        env("WAYSTATION_SWEEP_S", unit="s"),
         Field(description="How often runs with a past lease are put back."),
     ] = 2
     poll_s: Annotated[
         Seconds,
-        _env("WAYSTATION_POLL_S", unit="s"),
+        env("WAYSTATION_POLL_S", unit="s"),
         Field(description="How often a worker looks for work that no wake-up told of."),
     ] = 1
     abandon_s: Annotated[
         float,
-        _env("WAYSTATION_ABANDON_S", unit="s"),
+        env("WAYSTATION_ABANDON_S", unit="s"),
         Field(ge=0, le=3600, description="How long a cancelled node may go on before it is left behind the fence."),
     ] = 2
     max_crashes: Annotated[
         int,
-        _env("WAYSTATION_MAX_CRASHES", unit="executions"),
+        env("WAYSTATION_MAX_CRASHES", unit="executions"),
         Field(ge=1, le=100, description="How often a run is executed that takes its process down; then it is `error`."),
     ] = 3
 
     # Crons
     cron_missed: Annotated[
         Literal["once", "skip", "all"],
-        _env("WAYSTATION_CRON_MISSED"),
+        env("WAYSTATION_CRON_MISSED"),
         Field(
             description="What happens to the ticks of a cron that passed while no worker was up: one run for all of "
             "them, none, or one each (at most 100)."
@@ -253,71 +156,71 @@ class Settings(BaseModel):
     ] = "once"
     cron_min_interval_s: Annotated[
         float,
-        _env("WAYSTATION_CRON_MIN_INTERVAL_S", unit="s"),
+        env("WAYSTATION_CRON_MIN_INTERVAL_S", unit="s"),
         Field(ge=1, le=31_536_000, description="Shortest time between two ticks of a cron; shorter ones give 422."),
     ] = 1
 
     # Webhooks
     webhook_secret: Annotated[
         str | None,
-        _env("WAYSTATION_WEBHOOK_SECRET", secret=True),
+        env("WAYSTATION_WEBHOOK_SECRET", secret=True),
         Field(repr=False, description="Key of the signatures: `whsec_` and base64, or any text. Unset: not signed."),
     ] = None
     webhook_secret_previous: Annotated[
         str | None,
-        _env("WAYSTATION_WEBHOOK_SECRET_PREVIOUS", secret=True),
+        env("WAYSTATION_WEBHOOK_SECRET_PREVIOUS", secret=True),
         Field(repr=False, description="The key before, during a rotation: webhooks are signed with both."),
     ] = None
     webhook_tries: Annotated[
         int,
-        _env("WAYSTATION_WEBHOOK_TRIES", unit="tries"),
+        env("WAYSTATION_WEBHOOK_TRIES", unit="tries"),
         Field(ge=1, le=100, description="How often a webhook is sent until it is given up (`spent`)."),
     ] = 10
     webhook_retry_s: Annotated[
         Seconds,
-        _env("WAYSTATION_WEBHOOK_RETRY_S", unit="s"),
+        env("WAYSTATION_WEBHOOK_RETRY_S", unit="s"),
         Field(description="Wait before the second try; three times as long before each one after it, at most 6 hours."),
     ] = 5
     webhook_timeout_s: Annotated[
         float,
-        _env("WAYSTATION_WEBHOOK_TIMEOUT_S", unit="s"),
+        env("WAYSTATION_WEBHOOK_TIMEOUT_S", unit="s"),
         Field(gt=0, le=30, description="How long one try may take in all."),
     ] = 10
     webhook_keep_days: Annotated[
         float,
-        _env("WAYSTATION_WEBHOOK_KEEP_DAYS", unit="days"),
+        env("WAYSTATION_WEBHOOK_KEEP_DAYS", unit="days"),
         Field(gt=0, le=3650, description="How long spent webhooks can be listed and replayed; delivered ones a day."),
     ] = 7
     webhook_networks: Annotated[
         Networks | None,
-        _env("WAYSTATION_WEBHOOK_NETWORKS"),
+        env("WAYSTATION_WEBHOOK_NETWORKS"),
         Field(description="Private networks that webhooks may go to, by comma, such as `10.0.0.0/8`."),
     ] = None
     base_url: Annotated[
         HttpUrl | None,
-        _env("WAYSTATION_BASE_URL"),
+        env("WAYSTATION_BASE_URL"),
         Field(description="Where workers reach this API, for webhooks that are paths. A process that serves knows it."),
     ] = None
 
     # Limits
     max_queue: Annotated[
         int,
-        _env("WAYSTATION_MAX_QUEUE", unit="runs"),
+        env("WAYSTATION_MAX_QUEUE", unit="runs"),
         Field(ge=1, description="Runs that may wait; beyond it new ones are refused with 503 and `Retry-After`."),
     ] = 10_000
     max_body_bytes: Annotated[
         int,
-        _env("WAYSTATION_MAX_BODY_BYTES", unit="bytes"),
+        env("WAYSTATION_MAX_BODY_BYTES", unit="bytes"),
         Field(ge=1024, description="Largest request body; then 413."),
     ] = 20 * 1024 * 1024
     max_stream_readers: Annotated[
         int,
-        _env("WAYSTATION_MAX_STREAM_READERS", unit="readers"),
+        env("WAYSTATION_MAX_STREAM_READERS", unit="readers"),
         Field(ge=1, description="Streams a process serves at a time; beyond it 503."),
     ] = 10_000
     stream_buffer_bytes: Annotated[
         int,
-        _env("WAYSTATION_STREAM_BUFFER_BYTES", unit="bytes"),
+        env("WAYSTATION_STREAM_BUFFER_BYTES", unit="bytes"),
         Field(
             ge=64 * 1024,
             description="Events of a live run kept for its readers; who falls further behind is cut off.",
@@ -325,36 +228,36 @@ class Settings(BaseModel):
     ] = 32 * 1024 * 1024
     resumable_stream_ttl_s: Annotated[
         Seconds,
-        _env("RESUMABLE_STREAM_TTL_SECONDS", unit="s"),
+        env("RESUMABLE_STREAM_TTL_SECONDS", unit="s"),
         Field(description="How long the events of a resumable stream can be read after the run has ended."),
     ] = 120
 
     # HTTP
     cors_allow_origins: Annotated[
         CommaList,
-        _env("CORS_ALLOW_ORIGINS"),
+        env("CORS_ALLOW_ORIGINS"),
         Field(description="Origins a browser may call from, by comma. `http.cors` replaces it."),
     ] = ("*",)
     mount_prefix: Annotated[
         UrlPrefix | None,
-        _env("MOUNT_PREFIX"),
+        env("MOUNT_PREFIX"),
         Field(description="Path below which everything is served, such as `/api`. `http.mount_prefix` wins."),
     ] = None
     expose_errors: Annotated[
         bool,
-        _env("WAYSTATION_EXPOSE_ERRORS"),
+        env("WAYSTATION_EXPOSE_ERRORS"),
         Field(description="Send the text of a graph's exception to its clients as the platform does; else its class."),
     ] = True
 
     # Auth
     auth: Annotated[
         JsonObject | None,
-        _env("WAYSTATION_AUTH"),
+        env("WAYSTATION_AUTH"),
         Field(description="`waystation.auth` of langgraph.json as JSON; in place of what stands there."),
     ] = None
     key_pepper: Annotated[
         str | None,
-        _env("WAYSTATION_KEY_PEPPER", secret=True),
+        env("WAYSTATION_KEY_PEPPER", secret=True),
         Field(
             min_length=16,
             repr=False,
@@ -363,12 +266,12 @@ class Settings(BaseModel):
     ] = None
     jwt_secret: Annotated[
         str | None,
-        _env("WAYSTATION_JWT_SECRET", secret=True),
+        env("WAYSTATION_JWT_SECRET", secret=True),
         Field(min_length=32, repr=False, description="What tokens with an HS algorithm are signed with."),
     ] = None
     studio_auth: Annotated[
         Literal["keys", "local"],
-        _env("WAYSTATION_STUDIO_AUTH"),
+        env("WAYSTATION_STUDIO_AUTH"),
         Field(
             description="Who may come as a developer from the Studio, in a project with auth: with an admin's API key, "
             "or also without one from this machine. `dev` has `local`."
@@ -376,42 +279,40 @@ class Settings(BaseModel):
     ] = "keys"
 
     # Logs
-    log_level: Annotated[LogLevel, _env("LOG_LEVEL"), Field(description="Least severe level that is logged.")] = "INFO"
-    log_json: Annotated[bool, _env("LOG_JSON"), Field(description="One JSON object a line.")] = False
-    log_color: Annotated[bool, _env("LOG_COLOR"), Field(description="Colours, on a terminal.")] = True
+    log_level: Annotated[LogLevel, env("LOG_LEVEL"), Field(description="Least severe level that is logged.")] = "INFO"
+    log_json: Annotated[bool, env("LOG_JSON"), Field(description="One JSON object a line.")] = False
+    log_color: Annotated[bool, env("LOG_COLOR"), Field(description="Colours, on a terminal.")] = True
 
     # The project, where an image hands it over instead of a langgraph.json (`catalog/project.py` checks the content)
     langserve_graphs: Annotated[
         JsonObject | None,
-        _env("LANGSERVE_GRAPHS"),
+        env("LANGSERVE_GRAPHS"),
         Field(description="`graphs` as JSON, when there is no langgraph.json."),
     ] = None
     langgraph_store: Annotated[
-        JsonObject | None, _env("LANGGRAPH_STORE"), Field(description="`store` as JSON, likewise.")
+        JsonObject | None, env("LANGGRAPH_STORE"), Field(description="`store` as JSON, likewise.")
     ] = None
     langgraph_checkpointer: Annotated[
-        JsonObject | None, _env("LANGGRAPH_CHECKPOINTER"), Field(description="`checkpointer` as JSON, likewise.")
+        JsonObject | None, env("LANGGRAPH_CHECKPOINTER"), Field(description="`checkpointer` as JSON, likewise.")
     ] = None
     langgraph_auth: Annotated[
-        JsonObject | None, _env("LANGGRAPH_AUTH"), Field(description="`auth` as JSON, likewise.")
+        JsonObject | None, env("LANGGRAPH_AUTH"), Field(description="`auth` as JSON, likewise.")
     ] = None
     langgraph_http: Annotated[
-        JsonObject | None, _env("LANGGRAPH_HTTP"), Field(description="`http` as JSON, likewise.")
+        JsonObject | None, env("LANGGRAPH_HTTP"), Field(description="`http` as JSON, likewise.")
     ] = None
     langgraph_webhooks: Annotated[
-        JsonObject | None, _env("LANGGRAPH_WEBHOOKS"), Field(description="`webhooks` as JSON, likewise.")
+        JsonObject | None, env("LANGGRAPH_WEBHOOKS"), Field(description="`webhooks` as JSON, likewise.")
     ] = None
     langgraph_encryption: Annotated[
-        JsonObject | None, _env("LANGGRAPH_ENCRYPTION"), Field(description="`encryption` as JSON, likewise.")
+        JsonObject | None, env("LANGGRAPH_ENCRYPTION"), Field(description="`encryption` as JSON, likewise.")
     ] = None
     langgraph_priority: Annotated[
-        JsonObject | None, _env("LANGGRAPH_PRIORITY"), Field(description="`priority` as JSON, likewise.")
+        JsonObject | None, env("LANGGRAPH_PRIORITY"), Field(description="`priority` as JSON, likewise.")
     ] = None
-    langgraph_ui: Annotated[JsonObject | None, _env("LANGGRAPH_UI"), Field(description="`ui` as JSON, likewise.")] = (
-        None
-    )
+    langgraph_ui: Annotated[JsonObject | None, env("LANGGRAPH_UI"), Field(description="`ui` as JSON, likewise.")] = None
     langgraph_ui_config: Annotated[
-        JsonObject | None, _env("LANGGRAPH_UI_CONFIG"), Field(description="`ui_config` as JSON, likewise.")
+        JsonObject | None, env("LANGGRAPH_UI_CONFIG"), Field(description="`ui_config` as JSON, likewise.")
     ] = None
 
     @model_validator(mode="after")
@@ -443,45 +344,6 @@ class Settings(BaseModel):
         return settings
 
 
-def export_environment(variables: Mapping[str, str]) -> None:
-    """Put a project's `env` into this process's environment, for graphs to read. What is already set wins."""
-    for name, value in variables.items():
-        os.environ.setdefault(name, value)
-
-
-INEFFECTIVE: Mapping[str, str] = {
-    "REDIS_CLUSTER": "one Redis address is used as it is; all keys of a run share a hash tag",
-    "REDIS_MAX_CONNECTIONS": "a process holds a handful of connections, however many clients read",
-}
-"""Variables of the platform that ask for something that is not done here, and why: warned about."""
-
-NEEDLESS: Mapping[str, str] = {
-    "BG_JOB_ISOLATED_LOOPS": "Graphs never run on the API's event loop.",
-    "LANGGRAPH_CLOUD_LICENSE_KEY": "There is no licence to check.",
-    "LANGSMITH_API_KEY": "Read by LangChain's tracing client, as `LANGSMITH_TRACING` and `LANGSMITH_ENDPOINT` are.",
-    "LANGSMITH_ENDPOINT": "Read by the tracing client.",
-    "LANGSMITH_TRACING": "Read by the tracing client.",
-    "LANGCHAIN_TRACING_SAMPLING_RATE": "Read by the tracing client.",
-    "DD_API_KEY": "Read, with the other `DD_*`, by `ddtrace` where you start the server with it.",
-    "LS_OTEL_INSTRUMENT": "Instrumentation is what you start the server with; `OTEL_*` is read by it.",
-}
-"""Variables of the platform that the server has no need to read, and why."""
-
-
-def ineffective_variables(environ: Mapping[str, str] | None = None) -> list[str]:
-    """A sentence for each variable that is set and asks for something that is not done here."""
-    environ = os.environ if environ is None else environ
-    off = ("", "0", "false")
-    return [
-        f"{name} has no effect: {why}" for name, why in INEFFECTIVE.items() if environ.get(name, "").lower() not in off
-    ]
-
-
-def process_environment() -> Mapping[str, str]:
-    """The environment of this process, for those that must look a user's variable up by name (webhook headers)."""
-    return os.environ
-
-
 def settings_environment() -> Mapping[str, Env]:
     """Field → where it comes from, in the order of the fields."""
     return {
@@ -499,15 +361,15 @@ _SERVICE_LINK = re.compile(
 
 
 def _sources(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    for field, env in settings_environment().items():
-        for name in env.names:
+    for field, source in settings_environment().items():
+        for name in source.names:
             if environ.get(name, "").strip():
                 yield field, name
                 break
 
 
 def _unknown(environ: Mapping[str, str]) -> Iterator[str]:
-    known = {name for env in settings_environment().values() for name in env.names} | _READ_BY_GRAPHS
+    known = {name for source in settings_environment().values() for name in source.names} | _READ_BY_GRAPHS
     for name in sorted(environ):
         if not name.startswith("WAYSTATION_") or name.startswith("WAYSTATION_TEST_") or name in known:
             continue
@@ -520,7 +382,7 @@ def _unknown(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _complaints(error: ValidationError, found: Mapping[str, str]) -> list[str]:
-    env = settings_environment()
+    sources = settings_environment()
     lines: list[str] = []
     for item in error.errors(include_url=False, include_context=False):
         message = item["msg"].removeprefix("Value error, ")
@@ -528,6 +390,6 @@ def _complaints(error: ValidationError, found: Mapping[str, str]) -> list[str]:
             lines.append(message)
             continue
         field = str(item["loc"][0])
-        shown = "a secret" if env[field].secret else repr(item["input"])[:200]
+        shown = "a secret" if sources[field].secret else repr(item["input"])[:200]
         lines.append(f"{found[field]} is {shown}: {message[:1].lower()}{message[1:]}")
     return lines
