@@ -26,6 +26,8 @@ SCENARIOS = [
     *("01-system", "02-assistants", "03-threads", "04-state", "05-runs"),
     *("06-stateless", "09-config", "10-sse-modes", "12-interrupts", "13-store"),
     *("14-crons", "15-webhooks", "22-mcp", "23-a2a"),
+    *("16-thread-stream", "17-events", "18-events-input", "19-events-errors", "20-websocket"),
+    *("21-events-all-channels", "24-events-classic"),
 ]
 
 
