@@ -1,6 +1,7 @@
 """The official JavaScript client against a live server. Needs Node.js and npm, which install it beside the script.
 
-The scenarios are in `js/sdk.mjs`, which a person may run as well. Their results are checked there and named here.
+The scenarios are in `js/sdk.mjs`, and `js/surface.mjs` calls each public method of two versions of the client, which
+it finds by reflection. A person may run them as well. Their results are checked there and named here.
 """
 
 from __future__ import annotations
@@ -30,6 +31,23 @@ SCENARIOS = {
     *("versions", "crons", "store"),
 }
 
+METHODS = {
+    "assistants": "get getGraph getSchemas getSubgraphs create update delete search count getVersions setLatest",
+    "threads": "get create copy update delete search count getState updateState patchState getHistory joinStream",
+    "runs": "stream create createBatch wait list get cancel join joinStream delete",
+    "crons": "createForThread create update delete search count",
+    "store": "putItem getItem deleteItem searchItems listNamespaces",
+}
+"""The public methods of both versions of the client."""
+
+STREAM = (
+    "threadId assistantId messages values output toolCalls subgraphs subagents audio images video files extensions "
+    "interrupted interrupts ordering submitRun respondInput onEvent onError startLifecycleWatcher close subscribe "
+    "run.start agent.getTree input.respond input.inject state.get state.listCheckpoints state.fork"
+)
+SINCE_STREAMS = {"threads": "prune stream", "runs": "cancelMany", "sse": STREAM, "websocket": STREAM}
+"""What the version with thread streams has besides, over each of its transports."""
+
 
 @pytest.fixture(scope="session")
 def scripts(run_dir: Path) -> Path:
@@ -50,10 +68,32 @@ def scripts(run_dir: Path) -> Path:
 
 
 async def test_every_scenario_of_the_javascript_client_works(scripts: Path, live_server: LiveServer) -> None:
+    results = await _run(scripts, "sdk.mjs", live_server.url)
+    assert {result["scenario"] for result in results} == SCENARIOS
+
+
+@pytest.mark.parametrize(
+    ("package", "groups"),
+    [
+        pytest.param("@langchain/langgraph-sdk", [METHODS], id="2.0.0"),
+        pytest.param("langgraph-sdk-1", [METHODS, SINCE_STREAMS], id="1.15.0"),
+    ],
+)
+async def test_every_method_of_the_javascript_client_works(
+    scripts: Path, live_server: LiveServer, package: str, groups: list[dict[str, str]]
+) -> None:
+    results = await _run(scripts, "surface.mjs", package, live_server.url)
+    expected = [f"{prefix}.{name}" for group in groups for prefix, names in group.items() for name in names.split()]
+    assert sorted(result["method"] for result in results) == sorted(expected)
+    assert all(result["ok"] for result in results)
+
+
+async def _run(scripts: Path, *arguments: str) -> list[dict[str, Any]]:
+    """The lines that a script says, of which each is JSON. It must end well."""
     node = await asyncio.create_subprocess_exec(
         "node",
-        "sdk.mjs",
-        live_server.url,
+        "--experimental-websocket",  # for Node 20; later ones have it anyway
+        *arguments,
         cwd=scripts,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -65,5 +105,4 @@ async def test_every_scenario_of_the_javascript_client_works(scripts: Path, live
         if node.returncode is None:
             node.kill()
     assert node.returncode == 0, out.decode() + err.decode()
-    results: list[dict[str, Any]] = [json.loads(line) for line in out.splitlines()]
-    assert {result["scenario"] for result in results} == SCENARIOS
+    return [json.loads(line) for line in out.splitlines()]
