@@ -251,6 +251,7 @@ _AGENTS: Final = (
     Explained(
         "22-mcp/with a trailing slash", "response.headers.location", "A path holds behind any proxy.", ours="/mcp"
     ),
+    Explained("22-mcp/initialize", "response.headers.mcp-session-id", "A session has a name."),
     Explained("22-mcp/tools/list", "response.body.result.tools.*", "The list is not empty (its bug)."),
     Explained("22-mcp/tools/call*", "response.headers.transfer-encoding", _WAITS, ours="chunked"),
     Explained("22-mcp/tools/call*", "response.body.result.content.*", _STRUCTURED),

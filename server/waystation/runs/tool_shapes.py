@@ -10,6 +10,7 @@ import re
 from typing import Any, Final, cast
 
 from waystation.catalog import default_assistant_id
+from waystation.runs.tool_messages import with_short_messages
 from waystation_db.tools import ToolRow
 
 Schema = dict[str, Any]
@@ -48,7 +49,7 @@ def id_range(name: str) -> tuple[str, str] | None:
 
 def input_schema(schema: Schema | None) -> Schema:
     """What a tool takes."""
-    schema = _resolved(schema or {})
+    schema = with_short_messages(_resolved(schema or {}))
     if not schema:
         return {"type": "object"}
     if takes_object(schema):
@@ -61,7 +62,7 @@ def output_schema(schema: Schema | None) -> Schema | None:
     types that it declares. So every member is described and none is insisted on."""
     if not schema:
         return None
-    schema = _resolved(schema)
+    schema = with_short_messages(_resolved(schema))
     if not takes_object(schema):
         schema = _wrapping(schema, WRAPPED_OUTPUT)
     members = cast("dict[str, Any]", schema.get("properties", {}))
