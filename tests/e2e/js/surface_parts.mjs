@@ -7,6 +7,7 @@ export const MADE = { metadata: { made: TAG } };
 export const DONE = { log: ["a", "b"], n: 2 };
 export const LONG = { input: { n: 400, delay: 0.05 } };
 export const BRIEF = { input: { n: 4, delay: 0.03 } };
+export const say = (content) => ({ messages: [{ role: "user", content }] });
 export const isUuid = (text) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(text);
 export const ids = (found, key) => found.map((one) => one[key]).sort();
 

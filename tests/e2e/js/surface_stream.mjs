@@ -1,12 +1,10 @@
 // What each member of a thread stream (`client.threads.stream(...)`, since 1.15) does over a transport.
 
 import assert from "node:assert/strict";
-import { collect, isUuid, until } from "./surface_parts.mjs";
+import { commands, stepped } from "./surface_commands.mjs";
+import { DONE, collect, isUuid, say, until } from "./surface_parts.mjs";
 
 const MODULES = ["run", "agent", "input", "state"];
-const DONE = { log: ["a", "b"], n: 2 };
-const ASKED = { question: "go on?" };
-const say = (content) => ({ messages: [{ role: "user", content }] });
 const isEnd = (event) => event.method === "lifecycle" && event.params.data.event === "completed";
 
 // Everything that a thread stream has: its methods, its getters, its state and what is below `run`, `input` and such.
@@ -33,12 +31,6 @@ const members = {
     await stream.run.start({ input: { n: 0 } });
     assert.equal(stream.assistantId, assistant_id);
     assert.equal((await client.runs.list(stream.threadId))[0].assistant_id, assistant_id);
-  },
-  async "run.start"(open, client) {
-    const stream = open("steps");
-    const { run_id } = await stream.run.start({ input: { n: 0 }, metadata: { by: "js" } });
-    assert.equal((await client.runs.get(stream.threadId, run_id)).metadata.by, "js");
-    await assert.rejects(open("nobody").run.start({ input: {} }), /nobody/);
   },
   async messages(open) {
     const stream = open("chat");
@@ -102,44 +94,6 @@ const members = {
     assert.deepEqual(await collect(shout), ["{'HELLO': 'FROM A'}"]);
     assert.equal(await shout, "{'HELLO': 'FROM A'}");
   },
-  async interrupted(open) {
-    const stream = await asking(open);
-    assert.equal(stream.interrupted, true);
-    await stream.input.respond({ namespace: [], interrupt_id: stream.interrupts[0].interruptId, response: "yes" });
-    await stream.output;
-    assert.equal(stream.interrupted, false);
-  },
-  async interrupts(open) {
-    const [asked, ...more] = (await asking(open)).interrupts;
-    assert.deepEqual([asked.payload, asked.namespace, more], [ASKED, [], []]);
-  },
-  async "input.respond"(open, client) {
-    const stream = await asking(open);
-    await stream.input.respond({ namespace: [], interrupt_id: stream.interrupts[0].interruptId, response: "yes" });
-    await answered(client, stream, "yes");
-  },
-  async respondInput(open, client) {
-    const stream = await asking(open);
-    const { interruptId: interrupt_id, namespace } = stream.interrupts[0];
-    await stream.respondInput({ interrupt_id, namespace, response: "no" });
-    await answered(client, stream, "no");
-  },
-  // No graph takes a message into a run that executes, so servers refuse it.
-  async "input.inject"(open) {
-    const stream = open("steps");
-    await stream.run.start({ input: { n: 0 } });
-    const message = { role: "user", content: "and?" };
-    await assert.rejects(stream.input.inject({ namespace: [], message }), /unknown_command|Unknown protocol command/);
-  },
-  async submitRun(open, client) {
-    const stream = await stepped(open);
-    const [, afterA] = await client.threads.getHistory(stream.threadId);
-    const { run_id } = await stream.submitRun({ input: null, forkFrom: afterA.checkpoint.checkpoint_id });
-    assert.deepEqual(await client.runs.join(stream.threadId, run_id), DONE);
-    const [end, fork] = await client.threads.getHistory(stream.threadId);
-    assert.deepEqual([end.metadata.source, fork.metadata.source], ["loop", "fork"]);
-    assert.equal(fork.parent_checkpoint.checkpoint_id, afterA.checkpoint.checkpoint_id);
-  },
   async onEvent(open) {
     const stream = open("steps");
     const events = [];
@@ -154,12 +108,19 @@ const members = {
     assert.equal(events.length, before);
   },
   async onError(open) {
-    const stream = open("steps", "not-a-thread");
+    const cut = new AbortController();
+    let socket;
+    const stream = open("steps", crypto.randomUUID(), {
+      fetch: (url, init) => fetch(url, { ...init, signal: cut.signal }),
+      webSocketFactory: (url) => (socket = new WebSocket(url)),
+    });
     const errors = [];
     stream.onError((error) => errors.push(error));
-    stream.startLifecycleWatcher();
-    await stream.subscribe("values").catch((error) => errors.push(error));
-    await until(() => errors.length, "the failure is heard of");
+    await stream.subscribe("values");
+    assert.deepEqual(errors, []);
+    cut.abort(new Error("the line is cut"));
+    socket?.close();
+    await until(() => errors.length, "the lost connection is heard of");
     assert.ok(errors[0] instanceof Error);
   },
   async startLifecycleWatcher(open, client) {
@@ -197,52 +158,8 @@ const members = {
     const again = open("slow", stream.threadId); // the run goes on without its readers, until somebody stops it
     await again.run.start({ input: { n: 0 }, multitaskStrategy: "rollback" });
   },
-  async "agent.getTree"(open) {
-    const stream = open("nested");
-    const { run_id } = await stream.run.start({ input: { ...say("hi"), n: 0 } });
-    await stream.output;
-    const { tree } = await stream.agent.getTree({ run_id });
-    assert.deepEqual([tree.namespace, tree.status, tree.graph_name], [[], "completed", "nested"]);
-    assert.equal(tree.children[0].graph_name, "child");
-  },
-  async "state.get"(open) {
-    const stream = await stepped(open);
-    assert.deepEqual((await stream.state.get({ namespace: [] })).values, DONE);
-  },
-  async "state.listCheckpoints"(open) {
-    const stream = await stepped(open);
-    const { checkpoints } = await stream.state.listCheckpoints({ namespace: [], limit: 10 });
-    assert.equal(checkpoints.length, 4);
-  },
-  async "state.fork"(open, client) {
-    const stream = await stepped(open);
-    const { checkpoints } = await stream.state.listCheckpoints({ namespace: [] });
-    const { run_id, thread_id } = await stream.state.fork({ checkpoint_id: checkpoints[1].id });
-    assert.equal(thread_id, stream.threadId);
-    assert.deepEqual(await client.runs.join(thread_id, run_id), DONE);
-  },
+  ...commands,
 };
-
-async function stepped(open) {
-  const stream = open("steps");
-  await stream.run.start({ input: { n: 0 } });
-  assert.deepEqual(await stream.output, DONE);
-  return stream;
-}
-
-// A stream whose thread waits for an answer.
-async function asking(open) {
-  const stream = open("hitl");
-  await stream.run.start({ input: { n: 0 } });
-  await until(() => stream.interrupts.length > 0 && stream.interrupted, "something is asked");
-  return stream;
-}
-
-async function answered(client, stream, answer) {
-  await until(async () => (await client.threads.get(stream.threadId)).status === "idle", "the run is done");
-  const { values } = await client.threads.getState(stream.threadId);
-  assert.deepEqual(values, { log: [`answer=${answer}`, "b"], n: 2 });
-}
 
 async function media(open, kind) {
   const stream = open("media");
@@ -256,8 +173,8 @@ async function media(open, kind) {
 export function streams(transport) {
   const check = (member) => async (client) => {
     const opened = [];
-    const open = (assistantId, threadId) => {
-      const options = { assistantId, transport, maxReconnectAttempts: 0 };
+    const open = (assistantId, threadId, more = {}) => {
+      const options = { assistantId, transport, maxReconnectAttempts: 0, ...more };
       opened.push(threadId ? client.threads.stream(threadId, options) : client.threads.stream(options));
       return opened.at(-1);
     };
