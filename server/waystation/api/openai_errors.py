@@ -53,7 +53,7 @@ class OpenAIRouter(APIRouter):
     """A router whose routes are OpenAI operations."""
 
     def __init__(self, *, tags: list[str]) -> None:
-        responses = openai_errors(400)
+        responses = openai_errors(400, 422)
         super().__init__(tags=list(tags), route_class=OpenAIOperation, responses=responses, redirect_slashes=False)
 
 

@@ -50,12 +50,7 @@ def _shortened(node: Any) -> Any:
     members = cast("Schema", node)
     for union in ("oneOf", "anyOf"):
         options = cast("list[Any]", members.get(union) or [])
-        names = {
-            str(option["$ref"]).removeprefix(_REF)
-            for option in options
-            if isinstance(option, dict) and "$ref" in option
-        }
-        if names >= _KINDS:
+        if {_name(option) for option in options} >= _KINDS:
             others = [_shortened(o) for o in options if not _name(o).removesuffix("Chunk").endswith("Message")]
             return {"anyOf": [MESSAGE, *others]} if others else MESSAGE
     return {name: _shortened(value) for name, value in members.items()}
