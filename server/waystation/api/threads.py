@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Query
+from fastapi import Header, Query
 from starlette.responses import Response
 
 from waystation.api.bodies_threads import ThreadCount, ThreadCreate, ThreadPatch, ThreadPrune, ThreadSearch
@@ -22,6 +22,8 @@ from waystation.api.routing import ErrorDetail, Router, errors
 from waystation.runs import prune, threads
 
 router = Router(tags=["Threads"])
+
+Prefer = Annotated[str | None, Header(alias="Prefer", description="`return=minimal`: the answer needs no body.")]
 
 Include = Annotated[list[str] | None, Query(description="`ttl` adds when and how the thread expires.")]
 
@@ -95,11 +97,18 @@ async def get_thread(
     return JSONBytes(await threads.get_thread(services, caller, thread_id=thread_id, with_ttl=_has_ttl(include)))
 
 
-@router.patch("/threads/{thread_id}", summary="Patch a thread", responses={**_THREAD, **errors(404)})
-async def patch_thread(thread_id: ThreadId, body: ThreadPatch, services: ServicesDep, caller: CallerDep) -> Response:
+@router.patch(
+    "/threads/{thread_id}",
+    summary="Patch a thread",
+    responses={**_THREAD, 204: {"description": "Patched; the caller prefers a minimal answer."}, **errors(404)},
+)
+async def patch_thread(
+    thread_id: ThreadId, body: ThreadPatch, services: ServicesDep, caller: CallerDep, prefer: Prefer = None
+) -> Response:
     """Merges metadata member by member and sets the TTL; also on a busy thread."""
     ttl = body.ttl.to_ttl() if body.ttl else None
-    return JSONBytes(await threads.patch_thread(services, caller, thread_id=thread_id, metadata=body.metadata, ttl=ttl))
+    patched = await threads.patch_thread(services, caller, thread_id=thread_id, metadata=body.metadata, ttl=ttl)
+    return no_content() if _prefers_minimal(prefer) else JSONBytes(patched)
 
 
 @router.delete("/threads/{thread_id}", status_code=204, summary="Delete a thread", responses=errors(404))
@@ -121,6 +130,10 @@ async def copy_thread(thread_id: ThreadId, services: ServicesDep, caller: Caller
 async def thread_storage(thread_id: ThreadId, services: ServicesDep, caller: CallerDep) -> Response:
     """What its checkpoints, channel values and pending writes take."""
     return JSONBytes(await threads.thread_storage(services, caller, thread_id=thread_id))
+
+
+def _prefers_minimal(prefer: str | None) -> bool:
+    return any(part.strip().lower() == "return=minimal" for part in (prefer or "").split(","))
 
 
 def _has_ttl(include: list[str] | None) -> bool:
