@@ -6,7 +6,7 @@ import asyncio
 import threading
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypeVar
 
@@ -14,6 +14,7 @@ import uvloop
 from psycopg.types.json import Jsonb
 
 from waystation.events import BEGINNING, End, Event, EventId, EventLog, MemoryStore
+from waystation.events.log import ThreadWatch
 from waystation.events.routed import RoutedLog, in_memory, in_process, over_postgres, over_redis
 from waystation_db.events import CHANNEL
 from waystation_db.listen import Listener
@@ -260,6 +261,12 @@ class OnGraphLoop:
         self, key: RunKey, *, after: EventId | None, resumable: bool
     ) -> AsyncGenerator[Sequence[Event] | End, None]:
         raise NotImplementedError("nobody reads on the graph loop")
+
+    def begin(self, key: RunKey) -> None:
+        raise NotImplementedError("nobody follows a thread here")
+
+    def following(self, tenant_id: str, thread_id: str) -> AbstractContextManager[ThreadWatch]:
+        raise NotImplementedError("nobody follows a thread here")
 
     async def forget(self, key: RunKey) -> None:
         await self._graph_loop.call(self._forget(key))

@@ -1,4 +1,4 @@
-"""Everything that a database and a Redis keep, as the bytes in which they keep it: for tests of what must not be there."""
+"""Everything that a database and a Redis keep, as the bytes they keep it in: for tests of what must not be there."""
 
 from __future__ import annotations
 

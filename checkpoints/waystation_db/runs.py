@@ -298,9 +298,9 @@ async def finish(
 ) -> Ended | None:
     """Write the outcome of an attempt and its thread's new face. Commits.
 
-    `values`, `interrupts`, `error` are JSON text; None leaves the thread's values or interrupts as they are. `events` is
-    how many numbers of the thread's events the run took, the last one included, `asked` JSON of what it asked. None when
-    the attempt is over or, unless `cancelled`, when a cancel wish came first: nothing was written then.
+    `values`, `interrupts`, `error` are JSON text; None leaves the thread's values or interrupts as they are. `events`
+    is how many numbers of the thread's events the run took, the last one included, `asked` JSON of what it asked. None
+    when the attempt is over or, unless `cancelled`, when a cancel wish came first: nothing was written then.
     """
     params = _key_params(key) | {
         "attempt": attempt,

@@ -187,7 +187,7 @@ async def test_a_poison_run_has_an_end_and_the_next_run_follows_it(tmp_path: Pat
             assert told[-1].body["event"] == "failed"
             assert "died each time" in told[-1].body["error"]
             assert (await client.get(f"/threads/{thread_id}")).json()["status"] == "error"
-            given = {"steps": 1, "delay_s": 0, "done": []}
+            given: dict[str, Any] = {"steps": 1, "delay_s": 0, "done": []}
             await command(client, thread_id, "run.start", assistant_id="steps", input=given)
             whole = await _until_ends(client, thread_id, 2)
             keeping.cancel()

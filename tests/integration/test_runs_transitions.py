@@ -367,7 +367,8 @@ async def test_rolled_back_run_is_gone_and_its_thread_free(db: Database) -> None
                 conn, TENANT, run.key.thread_id, run_ids=[run.key.run_id], action="rollback", reason=None
             )
         left = await runs.finish_rolled_back(conn, run.key, 1, values=None, interrupts="{}", error=None)
-        assert left is not None and left.active_runs == 0
+        assert left is not None
+        assert left.active_runs == 0
         assert await runs.run_state(conn, run.key) is None
         assert await thread_row(conn, run.key.thread_id) == ("idle", 0)
 

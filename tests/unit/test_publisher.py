@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager
 
 import pytest
 
 from waystation.events import End, Event, EventId
+from waystation.events.log import ThreadWatch
 from waystation.worker.publisher import Publisher, WireEvent
 from waystation_db.errors import Fenced
 from waystation_db.rows import ClaimedRun, RunKey
@@ -30,6 +32,11 @@ class Journal:
     async def end(self, key: RunKey, attempt: int, end: End, *, resumable: bool) -> None: ...
 
     async def forget(self, key: RunKey) -> None: ...
+
+    def begin(self, key: RunKey) -> None: ...
+
+    def following(self, tenant_id: str, thread_id: str) -> AbstractContextManager[ThreadWatch]:
+        raise NotImplementedError
 
     def read(
         self, key: RunKey, *, after: EventId | None, resumable: bool

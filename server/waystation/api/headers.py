@@ -1,8 +1,8 @@
 """Which request headers graphs and logs may see: patterns of `http.configurable_headers` and `http.logging_headers`.
 
-    includes   nothing is passed on that no pattern names
-    excludes   win against includes
-    NEVER      credentials and names that stand for somebody: not even when a pattern matches them
+includes   nothing is passed on that no pattern names
+excludes   win against includes
+NEVER      credentials and names that stand for somebody: not even when a pattern matches them
 """
 
 from __future__ import annotations
