@@ -156,19 +156,6 @@ async def a_subgraph_is_seen(sdk: Client) -> None:
             assert (await thread.output)["log"] == ["before", "before", "child"]
 
 
-@covers("subgraph.subgraphs")
-@covers("subgraph.subagents")
-@covers("subgraph.messages")
-async def what_a_subgraph_of_a_subgraph_says_is_seen(sdk: Client) -> None:
-    for name in ("subgraphs", "subagents"):
-        async with sdk.threads.stream(assistant_id="nested") as thread:
-            await thread.run.start(input={"n": 0, **HI})
-            async with first_of(thread.subgraphs) as child, first_of(getattr(child, name)) as grandchild:
-                assert bare(grandchild).graph_name == "grandchild"
-                async with first_of(grandchild.messages) as message:
-                    assert "".join(await all_of(message.text)) == "You said: hi"
-
-
 @covers("stream.extensions")
 async def what_a_transformer_adds_is_seen(sdk: Client) -> None:
     async with sdk.threads.stream(assistant_id="steps_all") as thread:
