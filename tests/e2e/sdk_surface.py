@@ -97,9 +97,10 @@ def entries(kind: str) -> dict[str, list[Entry]]:
 # the page -------------------------------------------------------------------------------------------------------------
 _INTRODUCTION = """# The official Python client
 
-Every public method of `langgraph_sdk` (but those whose row says no and why), for
-`get_client()` and `get_sync_client()`, is called against a running server in `tests/e2e/test_sdk_surface.py`: with every argument that it takes, over both kinds of client, and with a look at
-what came of it. A new release of the SDK that has a method or an argument more fails that test until it is covered.
+Every public method of `langgraph_sdk` (but those whose row says no and why), for `get_client()` and
+`get_sync_client()`, is called against a running server in `tests/e2e/test_sdk_surface.py`: with every argument that it
+takes, over both kinds of client, and with a look at what came of it. A new release of the SDK that has a method or an
+argument more fails that test until it is covered.
 The table is generated; write it anew with
 `PYTHONPATH=tests python -m e2e.sdk_surface > docs/sdk.md`.
 
