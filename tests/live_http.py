@@ -19,8 +19,11 @@ async def served(app: Application, *, grace_s: float = 5.0) -> AsyncGenerator[tu
         async with asyncio.timeout(30):
             while not server.started:
                 if serving.done():
-                    await serving
+                    break
                 await asyncio.sleep(0.01)
+        if serving.done():
+            await serving
+            raise RuntimeError("the server ended before it served")
         yield server, f"http://127.0.0.1:{server.bound_port}"
     finally:
         server.stop()

@@ -13,7 +13,7 @@ import inspect
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from live_server import Client
 
@@ -40,7 +40,7 @@ def recorded(client: Client) -> Calls:
 
 
 def _record(of: Any, prefix: str, calls: Calls) -> None:
-    kind: Any = type(of)
+    kind = cast("type[Any]", type(of))
     for name in public_names(kind):
         if inspect.isroutine(inspect.getattr_static(kind, name)):
             setattr(of, name, _recording(getattr(of, name), prefix + name, calls))
@@ -118,8 +118,7 @@ class Blocking:
 
 def _again(found: Any) -> Any:
     if type(found) is tuple:
-        parts: tuple[Any, ...] = found
-        return tuple(_again(part) for part in parts)
+        return tuple(_again(part) for part in cast("tuple[Any, ...]", found))
     return Blocking(lambda: found) if type(found).__module__.startswith(_WRAPPED) else found
 
 

@@ -22,6 +22,7 @@ from waystation.api.server import ApiServer
 from waystation.api.sse import EventStream, WaitingJSON, encode, failed, located, parse_modes
 from waystation.errors import SlowReader
 from waystation.events import End, Event, EventId
+from waystation.services.own_address import OwnAddress
 
 pytestmark = pytest.mark.anyio
 
@@ -95,7 +96,7 @@ class Live:
 
 @asynccontextmanager
 async def lifespan(app: Application) -> AsyncGenerator[None]:
-    app.state.services = SimpleNamespace(settings=SimpleNamespace(max_body_bytes=2000))
+    app.state.services = SimpleNamespace(settings=SimpleNamespace(max_body_bytes=2000), address=OwnAddress())
     app.state.streams = OpenStreams(limit=3, stopping=asyncio.get_running_loop().create_future())
     app.state.stage = Stage()
     yield

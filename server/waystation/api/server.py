@@ -65,10 +65,16 @@ class ApiServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         raise_limit()
         await super().startup(sockets=sockets)
-        for server in getattr(self, "servers", []):
-            for listener in server.sockets:
+        listening = getattr(self, "servers", [])
+        try:
+            for listener in (listener for server in listening for listener in server.sockets):
                 _forget_unread(listener.fileno())
                 self._tell_own_address(listener)
+        except BaseException:  # uvicorn counts as started, and nobody else would close what it listens on
+            self.started = False
+            for server in listening:
+                server.close()
+            raise
 
     def _tell_own_address(self, listener: socket.socket) -> None:
         """Where this process reaches itself, for webhooks that are paths on the server."""
