@@ -6,9 +6,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import floor
 from time import monotonic
 
-from waystation_guards.ports import Admission, BreakerRules, Rate
+from waystation_guards.ports import Admission, BreakerRules, Draw, Drawn, Rate
 
 _MANY = 10_000
 
@@ -42,19 +43,21 @@ class MemoryState:
     _values: dict[str, tuple[str, float]] = field(default_factory=dict[str, tuple[str, float]])
 
     async def take(self, name: str, rates: Sequence[Rate], cost: int = 1) -> float:
+        return (await self.draw([Draw(name, rate, cost) for rate in rates])).wait_s
+
+    async def draw(self, draws: Sequence[Draw]) -> Drawn:
         with self._lock:
             now = self.clock()
-            wait = max(0.0, self._pauses.get(name, now) - now)
-            buckets = [(rate, self._bucket(name, rate, now)) for rate in rates]
-            for rate, bucket in buckets:
+            wait = max([0.0, *(self._pauses.get(draw.name, now) - now for draw in draws)])
+            buckets = [(draw, self._bucket(draw.name, draw.rate, now)) for draw in draws]
+            for draw, bucket in buckets:
                 # A call larger than the whole bucket passes when the bucket is full, and leaves a debt.
-                missing = min(cost, rate.amount) - bucket.level
-                wait = max(wait, missing * rate.seconds / rate.amount)
-            if wait > 0:
-                return wait
-            for _, bucket in buckets:
-                bucket.level -= cost
-            return 0.0
+                missing = min(draw.cost, draw.rate.amount) - bucket.level
+                wait = max(wait, missing * draw.rate.seconds / draw.rate.amount)
+            if wait <= 0:
+                for draw, bucket in buckets:
+                    bucket.level -= draw.cost
+            return Drawn(wait, tuple(floor(bucket.level) for _, bucket in buckets))
 
     async def give_back(self, name: str, rates: Sequence[Rate], cost: int) -> None:
         with self._lock:

@@ -145,6 +145,26 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class Draw:
+    """What is asked of one bucket. A bucket is a name and a rate, as for `State.take`."""
+
+    name: str
+    rate: Rate
+    cost: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """`wait_s`: 0.0 when everything was taken, else the seconds until it may fit.
+
+    `left`: what is in each bucket now, in the order of the draws, rounded down; below zero for a debt.
+    """
+
+    wait_s: float
+    left: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class BreakerRules:
     """When a breaker opens, and for how long.
 
@@ -172,6 +192,13 @@ class State(Protocol):
 
     async def take(self, name: str, rates: Sequence[Rate], cost: int = 1) -> float:
         """Take `cost` from all rates of a limiter, or nothing. 0.0 when taken, else the seconds until it may fit."""
+        ...
+
+    async def draw(self, draws: Sequence[Draw]) -> Drawn:
+        """Take from several buckets, of each its own cost, or nothing. Pauses of all their names count.
+
+        In a store that is spread over machines the names need a common `{tag}`. No two draws are of the same bucket.
+        """
         ...
 
     async def give_back(self, name: str, rates: Sequence[Rate], cost: int) -> None:

@@ -16,7 +16,7 @@ from waystation_guards.calls import CallSite
 from waystation_guards.memory_cache import MemoryCache
 from waystation_guards.memory_ledger import MemoryLedger
 from waystation_guards.memory_state import MemoryState
-from waystation_guards.ports import Account, BreakerRules, Cache, Entry, Hold, Ledger, Rate, Refusal, State
+from waystation_guards.ports import Account, BreakerRules, Cache, Draw, Entry, Hold, Ledger, Rate, Refusal, State
 
 pytestmark = pytest.mark.anyio
 
@@ -209,6 +209,34 @@ class TestRates:
         assert await world.state.take(name, rates, 6) == 0
         await world.state.give_back(name, rates, -10)
         assert await world.state.take(name, rates) > 3600
+
+    async def test_of_several_buckets_each_gives_its_own_cost_or_none_gives_any(self, world: World) -> None:
+        requests = f"{{{uuid4()}}}/requests"
+        tokens = requests.replace("requests", "tokens")
+        few, many = Rate(3, 3600), Rate(100, 3600)
+        drawn = await world.state.draw([Draw(requests, few), Draw(tokens, many, 60)])
+        assert (drawn.wait_s, drawn.left) == (0.0, (2, 40))
+        drawn = await world.state.draw([Draw(requests, few), Draw(tokens, many, 60)])
+        assert 600 < drawn.wait_s <= 720
+        assert drawn.left[0] == 2
+        assert await world.state.take(requests, [few], 2) == 0
+        assert (await world.state.draw([Draw(tokens, many, 40), Draw(requests, few)])).wait_s > 1000
+        assert await world.state.take(tokens, [many], 40) == 0
+
+    async def test_a_draw_waits_for_the_pauses_of_all_its_names(self, world: World) -> None:
+        first = f"{{{uuid4()}}}/requests"
+        second = first.replace("requests", "tokens")
+        await world.state.pause(second, 30)
+        drawn = await world.state.draw([Draw(first, Rate(5, 1)), Draw(second, Rate(5, 1))])
+        assert 25 < drawn.wait_s <= 30
+        assert await world.state.take(first, [Rate(5, 1)], 5) == 0
+
+    async def test_parallel_draws_never_take_more_than_there_is(self, world: World) -> None:
+        name, rate = f"{{{uuid4()}}}/requests", Rate(10, 36000)
+        other = Draw(name.replace("requests", "tokens"), Rate(1000, 36000), 7)
+        drawn = await asyncio.gather(*(world.state.draw([Draw(name, rate), other]) for _ in range(50)))
+        assert sum(one.wait_s == 0 for one in drawn) == 10
+        assert sorted(one.left[0] for one in drawn if one.wait_s == 0) == [*range(10)]
 
     async def test_a_pause_only_grows(self, world: World) -> None:
         name = str(uuid4())
