@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_config
 
 PORTS_KEY = "__waystation_guards"
 """The member of `configurable` in which a server hands in its ports and the caller's tenant."""
+
+WRAPPER: Final = "waystation-"
+"""What `_llm_type` of a model begins with that only passes calls on to others. Watchers are asked about the calls
+of those others and not about its own: a call costs once."""
 
 
 @dataclass(frozen=True, slots=True)

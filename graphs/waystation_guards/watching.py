@@ -30,7 +30,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
-from waystation_guards.calls import CallSite, current_config, site_of
+from waystation_guards.calls import WRAPPER, CallSite, current_config, site_of
 from waystation_guards.errors import GuardUnavailable
 from waystation_guards.ports import Ports, ports_of
 
@@ -187,6 +187,12 @@ def _model_call(messages: Sequence[BaseMessage], run_id: UUID, told: Mapping[str
     )
 
 
+def _is_wrapper(told: Mapping[str, Any]) -> bool:
+    """Whether a model only passes the call on to others, whose calls are told of themselves."""
+    params = cast("Mapping[str, Any]", told.get("invocation_params") or {})
+    return str(params.get("_type", "")).startswith(WRAPPER)
+
+
 def _tool_call(serialized: Mapping[str, Any] | None, run_id: UUID, told: Mapping[str, Any]) -> ToolCall:
     config = current_config()
     return ToolCall(
@@ -230,6 +236,8 @@ class _OnLoop(AsyncCallbackHandler):
     async def on_chat_model_start(
         self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: UUID, **told: Any
     ) -> None:
+        if _is_wrapper(told):
+            return
         if not self._watcher.is_open(run_id):  # a call in a thread has been asked about by the other handler
             await self._watcher.before(run_id, _model_call(messages[0], run_id, told))
 
@@ -266,7 +274,7 @@ class _InThreads(BaseCallbackHandler):
     def on_chat_model_start(
         self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: UUID, **told: Any
     ) -> None:
-        if _is_blocking():
+        if _is_blocking() and not _is_wrapper(told):
             self._do(self._watcher.before(run_id, _model_call(messages[0], run_id, told)))
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **_: Any) -> None:
