@@ -45,7 +45,7 @@ class MemoryState:
     async def take(self, name: str, rates: Sequence[Rate], cost: int = 1) -> float:
         return (await self.draw([Draw(name, rate, cost) for rate in rates])).wait_s
 
-    async def draw(self, draws: Sequence[Draw]) -> Drawn:
+    async def draw(self, draws: Sequence[Draw], *, patience_s: float = 0.0) -> Drawn:
         with self._lock:
             now = self.clock()
             wait = max([0.0, *(self._pauses.get(draw.name, now) - now for draw in draws)])
@@ -54,10 +54,10 @@ class MemoryState:
                 # A call larger than the whole bucket passes when the bucket is full, and leaves a debt.
                 missing = min(draw.cost, draw.rate.amount) - bucket.level
                 wait = max(wait, missing * draw.rate.seconds / draw.rate.amount)
-            if wait <= 0:
+            if taken := wait <= patience_s:
                 for draw, bucket in buckets:
                     bucket.level -= draw.cost
-            return Drawn(wait, tuple(floor(bucket.level) for _, bucket in buckets))
+            return Drawn(taken, wait, tuple(floor(bucket.level) for _, bucket in buckets))
 
     async def give_back(self, name: str, rates: Sequence[Rate], cost: int) -> None:
         with self._lock:

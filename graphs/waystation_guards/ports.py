@@ -12,6 +12,7 @@ million tokens is 150 nano-dollars per token, so rounding loses less than a nano
 
 from __future__ import annotations
 
+from asyncio import AbstractEventLoop
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -85,10 +86,11 @@ class Entry:
     """What a call came to: one row of the ledger, never changed afterwards; corrections are entries of their own.
 
     `spent`: what to add to each account that was held, or to others. `usage`: LangChain's usage metadata.
-    `estimate_nano_usd`: what the call was expected to cost, from which `Ledger.ratio` learns.
+    `estimate_nano_usd`: what the call was expected to cost, from which `Ledger.ratio` learns. A `cache_hit` and a
+    `saving` (of a shorter context, a smaller model) cost nothing; what they saved is in `detail`.
     """
 
-    kind: Literal["model", "tool", "cache_hit", "correction"]
+    kind: Literal["model", "tool", "cache_hit", "saving", "correction"]
     model: str = ""
     cost_nano_usd: int | None = None
     estimate_nano_usd: int | None = None
@@ -155,11 +157,12 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """`wait_s`: 0.0 when everything was taken, else the seconds until it may fit.
+    """Whether it was taken. `wait_s`: seconds until what was taken is there; if nothing was, until it may fit.
 
     `left`: what is in each bucket now, in the order of the draws, rounded down; below zero for a debt.
     """
 
+    taken: bool
     wait_s: float
     left: tuple[int, ...] = ()
 
@@ -194,8 +197,12 @@ class State(Protocol):
         """Take `cost` from all rates of a limiter, or nothing. 0.0 when taken, else the seconds until it may fit."""
         ...
 
-    async def draw(self, draws: Sequence[Draw]) -> Drawn:
+    async def draw(self, draws: Sequence[Draw], *, patience_s: float = 0.0) -> Drawn:
         """Take from several buckets, of each its own cost, or nothing. Pauses of all their names count.
+
+        What is not there yet is taken on credit, if it will be there within `patience_s`: the caller goes on after
+        `wait_s`, and whoever asks later comes after it. So those who wait are served in the order in which they asked,
+        large ones too, in however many processes. Who leaves before its turn gives back.
 
         In a store that is spread over machines the names need a common `{tag}`. No two draws are of the same bucket.
         """
@@ -256,13 +263,17 @@ class Cache(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The three ports, and whose they are where a server hands them in."""
+    """The three ports, and whose they are where a server hands them in.
+
+    `loop`: the loop that they live on, for code that blocks in threads; None where any loop will do.
+    """
 
     ledger: Ledger
     state: State
     cache: Cache
     tenant: str = ""
     key: str = ""
+    loop: AbstractEventLoop | None = None
 
 
 _of_process: list[Ports] = []

@@ -16,7 +16,7 @@ from waystation_guards.calls import CallSite
 from waystation_guards.memory_cache import MemoryCache
 from waystation_guards.memory_ledger import MemoryLedger
 from waystation_guards.memory_state import MemoryState
-from waystation_guards.ports import Account, BreakerRules, Cache, Draw, Entry, Hold, Ledger, Rate, Refusal, State
+from waystation_guards.ports import Account, BreakerRules, Cache, Draw, Drawn, Entry, Hold, Ledger, Rate, Refusal, State
 
 pytestmark = pytest.mark.anyio
 
@@ -215,8 +215,9 @@ class TestRates:
         tokens = requests.replace("requests", "tokens")
         few, many = Rate(3, 3600), Rate(100, 3600)
         drawn = await world.state.draw([Draw(requests, few), Draw(tokens, many, 60)])
-        assert (drawn.wait_s, drawn.left) == (0.0, (2, 40))
+        assert drawn == Drawn(True, 0.0, (2, 40))
         drawn = await world.state.draw([Draw(requests, few), Draw(tokens, many, 60)])
+        assert not drawn.taken
         assert 600 < drawn.wait_s <= 720
         assert drawn.left[0] == 2
         assert await world.state.take(requests, [few], 2) == 0
@@ -235,8 +236,32 @@ class TestRates:
         name, rate = f"{{{uuid4()}}}/requests", Rate(10, 36000)
         other = Draw(name.replace("requests", "tokens"), Rate(1000, 36000), 7)
         drawn = await asyncio.gather(*(world.state.draw([Draw(name, rate), other]) for _ in range(50)))
-        assert sum(one.wait_s == 0 for one in drawn) == 10
-        assert sorted(one.left[0] for one in drawn if one.wait_s == 0) == [*range(10)]
+        assert sum(one.taken for one in drawn) == 10
+        assert sorted(one.left[0] for one in drawn if one.taken) == [*range(10)]
+
+    async def test_who_has_patience_takes_on_credit_and_those_who_ask_later_come_after(self, world: World) -> None:
+        name, rate = f"{{{uuid4()}}}/requests", Rate(10, 100)
+        assert (await world.state.draw([Draw(name, rate, 10)], patience_s=60)).wait_s == 0
+        large = await world.state.draw([Draw(name, rate, 4)], patience_s=60)
+        small = await world.state.draw([Draw(name, rate, 1)], patience_s=60)
+        assert large.taken
+        assert small.taken
+        assert 39 < large.wait_s <= 40
+        assert 49 < small.wait_s <= 50
+        assert small.left == (-5,)
+        too_long = await world.state.draw([Draw(name, rate, 9)], patience_s=60)
+        assert not too_long.taken
+        assert too_long.wait_s > 130
+        await world.state.give_back(name, [rate], 5)
+        assert 8 < (await world.state.draw([Draw(name, rate)], patience_s=60)).wait_s <= 10
+
+    async def test_a_pause_longer_than_the_patience_refuses(self, world: World) -> None:
+        name, rate = f"{{{uuid4()}}}/requests", Rate(10, 100)
+        await world.state.pause(name, 30)
+        assert not (await world.state.draw([Draw(name, rate)], patience_s=20)).taken
+        drawn = await world.state.draw([Draw(name, rate, 10)], patience_s=40)
+        assert drawn.taken
+        assert 25 < drawn.wait_s <= 30
 
     async def test_a_pause_only_grows(self, world: World) -> None:
         name = str(uuid4())
