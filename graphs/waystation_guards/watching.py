@@ -16,8 +16,6 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Literal, Protocol, cast
@@ -30,8 +28,8 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
+from waystation_guards.blocking import wait_for
 from waystation_guards.calls import WRAPPER, CallSite, current_config, site_of
-from waystation_guards.errors import GuardUnavailable
 from waystation_guards.ports import Ports, ports_of
 
 Made = Literal["made", "failed", "cancelled", "not made"]
@@ -217,6 +215,21 @@ def usage_of(response: LLMResult) -> Mapping[str, Any] | None:
     return None
 
 
+def is_cache_hit(response: LLMResult) -> bool:
+    """Whether one of LangChain's caches answered: it then says that the call cost nothing. Nobody was called."""
+    generations = [one for some in response.generations for one in some]
+    return bool(generations) and all(
+        isinstance(one, ChatGeneration)
+        and isinstance(one.message, AIMessage)
+        and cast("Mapping[str, Any]", one.message.usage_metadata or {}).get("total_cost") == 0
+        for one in generations
+    )
+
+
+def _made(response: LLMResult) -> Made:
+    return "not made" if is_cache_hit(response) else "made"
+
+
 def _answer(response: LLMResult) -> dict[str, Any]:
     usage = usage_of(response)
     if usage is not None:
@@ -245,7 +258,7 @@ class _OnLoop(AsyncCallbackHandler):
         self._watcher.streamed(run_id, str(token))
 
     async def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: Any) -> None:
-        await self._watcher.after(run_id, "made", **_answer(response))
+        await self._watcher.after(run_id, _made(response), **_answer(response))
 
     async def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
         made: Made = "cancelled" if isinstance(error, asyncio.CancelledError) else "failed"
@@ -283,7 +296,7 @@ class _InThreads(BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: Any) -> None:
         if _is_blocking():
-            self._do(self._watcher.after(run_id, "made", **_answer(response)))
+            self._do(self._watcher.after(run_id, _made(response), **_answer(response)))
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
         if _is_blocking():
@@ -303,20 +316,7 @@ class _InThreads(BaseCallbackHandler):
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         """Wait in this thread until it is done elsewhere."""
-        home, here = self._watcher.loop, _running_loop()
-        if home is None and here is None:
-            asyncio.run(work)
-        elif home is None:
-            with ThreadPoolExecutor(1) as thread:
-                thread.submit(copy_context().run, asyncio.run, work).result()
-        elif home is here or not home.is_running():
-            work.close()
-            raise GuardUnavailable(
-                "a model or tool was called without await in an async node, where its guards cannot be asked: "
-                "await it, or make the node a plain function"
-            )
-        else:
-            asyncio.run_coroutine_threadsafe(work, home).result()
+        wait_for(work, self._watcher.loop)
 
 
 def _is_blocking() -> bool:
@@ -326,10 +326,3 @@ def _is_blocking() -> bool:
     while handler is not None and handler.f_code.co_filename == __file__:
         handler = handler.f_back
     return handler is not None and handler.f_code is handle_event.__code__
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
