@@ -52,6 +52,8 @@ class ModelCall:
     answered_chars: int = 0
     usage: Mapping[str, Any] | None = None
     """What the provider says it was; None where it says nothing."""
+    response: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """The `response_metadata` of the answer: the provider's headers too, where the model was told to include them."""
     error: BaseException | None = None
     held: dict[int, Any] = field(default_factory=dict[int, Any])
     """What guards keep about the call, by their own id()."""
@@ -231,10 +233,16 @@ def _made(response: LLMResult) -> Made:
 
 
 def _answer(response: LLMResult) -> dict[str, Any]:
+    told = {"response": _metadata_of(response)}
     usage = usage_of(response)
     if usage is not None:
-        return {"usage": usage}
-    return {"answered_chars": sum(len(one.text) for some in response.generations for one in some)}
+        return {**told, "usage": usage}
+    return {**told, "answered_chars": sum(len(one.text) for some in response.generations for one in some)}
+
+
+def _metadata_of(response: LLMResult) -> Mapping[str, Any]:
+    messages = (one.message for some in response.generations for one in some if isinstance(one, ChatGeneration))
+    return next((message.response_metadata for message in messages), {})
 
 
 class _OnLoop(AsyncCallbackHandler):
