@@ -16,13 +16,20 @@ from asyncio import AbstractEventLoop
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from langchain_core.runnables import RunnableConfig
 
 from waystation_guards.calls import PORTS_KEY, CallSite
 
+SHARED: Final = "shared:"
+"""Names of limiters, breakers and values, and keys of caches, that begin so are the same for a server's tenants."""
+
 Unit = Literal["usd", "tokens", "model_calls", "tool_calls", "seconds"]
+
+
+class PortUnavailable(Exception):
+    """What a port keeps its state in is away or does not answer in time. A guard decides by its fail mode."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
