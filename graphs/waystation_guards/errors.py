@@ -5,6 +5,7 @@ GuardError                      a guard stopped something; `retry_after_s` where
 ├── PriceUnknown                the model has no price, and the budget does not allow that
 ├── RateLimited                 over a rate, and the wait would be longer than allowed
 ├── AllTargetsFailed            every target of a failover failed or is open
+│   └── DeadlinePassed          the caller's deadline passed before a target answered
 ├── StreamBroken                a stream broke after tokens were shown, and the policy does not go on
 ├── NotPermitted                the caller's roles do not allow the tool or its arguments
 ├── ContentBlocked              screening refused an input or an output
@@ -58,6 +59,12 @@ class AllTargetsFailed(GuardError):
     """No target of a failover answered. The last error is the cause; `retry_after_s` the earliest moment to try."""
 
     code = "all_targets_failed"
+
+
+class DeadlinePassed(AllTargetsFailed):
+    """The deadline of a run or of its caller passed before a model answered."""
+
+    code = "deadline_passed"
 
 
 class StreamBroken(GuardError):
