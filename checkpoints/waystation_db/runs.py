@@ -72,6 +72,9 @@ class NewRun:
     visible: str | None = None
     assistant_visible: str | None = None
     """JSON that the metadata of a thread, or of an assistant, must contain to be there for the caller; None: none."""
+    caller: str | None = None
+    caller_key: str | None = None
+    """Who asked for it, and with which API key: what the kill switch finds runs by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,8 @@ def _new_run_params(run: NewRun) -> dict[str, Any]:
         "native": run.native,
         "temporary": run.temporary,
         "webhook": run.webhook,
+        "caller": run.caller,
+        "caller_key": run.caller_key,
         "priority": run.priority,
         "visible": run.visible,
         "assistant_visible": run.assistant_visible,

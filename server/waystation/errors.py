@@ -15,6 +15,7 @@ WaystationError                 status  code
 ├── NotSupported                501     not_supported
 ├── Unavailable                 503     unavailable
 ├── Refused                     any     refused          (a rule of the project chose the status)
+│   └── Killed                  403/503 killed           (the kill switch)
 ├── SlowReader                  –       slow_reader      (a reader that fell behind loses its connection)
 └── ConfigError                 –       config_error     (stops the start)
 
@@ -135,6 +136,12 @@ class Refused(WaystationError):
     def __init__(self, chosen_status: int, message: str, *, headers: dict[str, str] | None = None) -> None:
         super().__init__(message, headers=headers)
         self.chosen_status = chosen_status
+
+
+class Killed(Refused):
+    """The kill switch is on for the caller, or for what they want to run."""
+
+    code = "killed"
 
 
 class SlowReader(WaystationError):

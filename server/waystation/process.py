@@ -27,6 +27,8 @@ from waystation.catalog.webhook_headers import webhook_headers
 from waystation.config import Settings, process_environment
 from waystation.errors import ConfigError
 from waystation.events import MemoryStore, RoutedLog, in_process, over_postgres, over_redis
+from waystation.guarding.kill import KillSwitch
+from waystation.runs.guard_kill import KillClock
 from waystation.runs.webhook_urls import sends_webhooks
 from waystation.services import GraphHost, GraphSide, Services
 from waystation.services.api_store import open_api_store
@@ -41,6 +43,7 @@ from waystation.services.wakeups import Wakeups
 from waystation.telemetry.metrics import watch_loop_lag
 from waystation.worker import CronClock, Upkeep, WebhookSender, Worker
 from waystation_db import events as chunk_rows
+from waystation_db import kills as kill_rows
 from waystation_db import runs, webhooks
 from waystation_db.checkpointer import PostgresCheckpointer
 from waystation_db.cipher import Cipher
@@ -121,7 +124,8 @@ async def open_process(
         stack.push_async_callback(events.close)
         loopback = stack.enter_context(installed_loopback())  # before the project's modules, which may ask for it
         box = _Box()
-        side = _graph_side(settings, project, kind, memory, name, box, api=api, cipher=cipher)
+        kills = KillSwitch(db)
+        side = _graph_side(settings, project, kind, memory, name, box, api=api, cipher=cipher, kills=kills)
         host = await stack.enter_async_context(GraphHost.run(side))
         wakeups = Wakeups(box.worker)
         hearing = asyncio.create_task(_hear(listener, wakeups), name="hear")
@@ -129,7 +133,10 @@ async def open_process(
         room = QueueRoom(db, limit=settings.max_queue)
         gate = await open_gate(settings, project, db, host) if api else None
         store = await stack.enter_async_context(open_api_store(db, host))
-        services = Services(settings, project, db, host, events, wakeups, room, store, gate=gate, loopback=loopback)
+        services = Services(
+            settings, project, db, host, events, wakeups, room, store, kills, gate=gate, loopback=loopback
+        )
+        await stack.enter_async_context(KillClock(services, listener).running())
         webhook_headers(project.webhooks, {**project.env, **process_environment()})
         if box.worker is not None:
             await stack.enter_async_context(_clockwork(services, listener))
@@ -177,7 +184,7 @@ def database_uri(settings: Settings) -> str:
     return settings.database_uri
 
 
-CHANNELS = ("ws_run", "ws_cancel", chunk_rows.CHANNEL, webhooks.CHANNEL)
+CHANNELS = ("ws_run", "ws_cancel", chunk_rows.CHANNEL, webhooks.CHANNEL, kill_rows.CHANNEL)
 
 
 @dataclass(slots=True)
@@ -222,6 +229,7 @@ def _graph_side(
     *,
     api: bool,
     cipher: Cipher | None,
+    kills: KillSwitch,
 ) -> Callable[[], AbstractAsyncContextManager[GraphSide]]:
     """Opens what lives on the graph loop; the worker too, unless this process serves the API only."""
 
@@ -242,7 +250,9 @@ def _graph_side(
             updates = asyncio.Semaphore(max(1, db.max_size // 4))
             auth = await load_auth(project) if api else None
             assign = await load_priority(project)
-            side = GraphSide(catalog, saver, store, db, updates=updates, http_app=app, auth=auth, priority=assign)
+            side = GraphSide(
+                catalog, saver, store, db, updates=updates, http_app=app, auth=auth, priority=assign, kills=kills
+            )
             stack.push_async_callback(_cancelled, asyncio.create_task(watch_loop_lag("graphs")))
             if settings.n_jobs_per_worker:
                 events = _event_log(settings, kind, db, memory, None)

@@ -26,14 +26,15 @@ with a as (
 )
 insert into run (
     tenant_id, thread_id, run_id, assistant_id, graph_id, status, attempt, priority, multitask_strategy, metadata, kwargs,
-    assistant_config, assistant_context, resumable, native, temporary, webhook, claimed_by, epoch_ms, lease_expires_at, started_at, event_base
+    assistant_config, assistant_context, resumable, native, temporary, webhook, caller, caller_key, claimed_by, epoch_ms,
+    lease_expires_at, started_at, event_base
 )
 select t.tenant_id, t.thread_id, %(run_id)s, a.assistant_id, a.graph_id,
        case when %(claim)s then 'running' else 'pending' end,
        case when %(claim)s then 1 else 0 end,
        %(priority)s, %(multitask_strategy)s,
        a.metadata || t.metadata || %(metadata)s::jsonb,
-       %(kwargs)s::json, a.config, a.context, %(resumable)s, %(native)s, %(temporary)s, %(webhook)s,
+       %(kwargs)s::json, a.config, a.context, %(resumable)s, %(native)s, %(temporary)s, %(webhook)s, %(caller)s, %(caller_key)s,
        case when %(claim)s then %(worker_id)s end,
        case when %(claim)s then (extract(epoch from clock_timestamp()) * 1000)::bigint else 0 end,
        case when %(claim)s then now() + make_interval(secs => %(lease_s)s) end,
@@ -68,15 +69,15 @@ with a as (
 )
 insert into run (
     tenant_id, thread_id, run_id, assistant_id, graph_id, status, attempt, priority, multitask_strategy, metadata, kwargs,
-    assistant_config, assistant_context, resumable, native, temporary, webhook, run_after, claimed_by, epoch_ms, lease_expires_at, started_at,
-    event_base
+    assistant_config, assistant_context, resumable, native, temporary, webhook, caller, caller_key, run_after, claimed_by,
+    epoch_ms, lease_expires_at, started_at, event_base
 )
 select t.tenant_id, t.thread_id, %(run_id)s, a.assistant_id, a.graph_id,
        case when %(claim)s then 'running' else 'pending' end,
        case when %(claim)s then 1 else 0 end,
        %(priority)s, %(multitask_strategy)s,
        a.metadata || t.metadata || %(metadata)s::jsonb,
-       %(kwargs)s::json, a.config, a.context, %(resumable)s, %(native)s, %(temporary)s, %(webhook)s,
+       %(kwargs)s::json, a.config, a.context, %(resumable)s, %(native)s, %(temporary)s, %(webhook)s, %(caller)s, %(caller_key)s,
        now() + make_interval(secs => %(after_s)s),
        case when %(claim)s then %(worker_id)s end,
        case when %(claim)s then (extract(epoch from clock_timestamp()) * 1000)::bigint else 0 end,
@@ -126,11 +127,11 @@ with a as (
 )
 insert into run (
     tenant_id, thread_id, run_id, assistant_id, graph_id, status, priority, multitask_strategy, metadata, kwargs,
-    assistant_config, assistant_context, resumable, native, temporary, webhook, run_after, created_at
+    assistant_config, assistant_context, resumable, native, temporary, webhook, caller, caller_key, run_after, created_at
 )
 select t.tenant_id, t.thread_id, %(run_id)s, a.assistant_id, a.graph_id, 'pending', %(priority)s, %(multitask_strategy)s,
        a.metadata || t.metadata || %(metadata)s::jsonb,
-       %(kwargs)s::json, a.config, a.context, %(resumable)s, %(native)s, %(temporary)s, %(webhook)s,
+       %(kwargs)s::json, a.config, a.context, %(resumable)s, %(native)s, %(temporary)s, %(webhook)s, %(caller)s, %(caller_key)s,
        clock_timestamp() + make_interval(secs => %(after_s)s), clock_timestamp()
 from t, a
 returning run_id::text, thread_id::text, assistant_id::text, graph_id, status, attempt, epoch_ms, metadata,

@@ -45,6 +45,7 @@ RunId = Annotated[str, AfterValidator(_uuid_of("run")), _UUID_SCHEMA]
 AssistantId = Annotated[str, AfterValidator(_uuid_of("assistant")), _UUID_SCHEMA]
 CronId = Annotated[str, AfterValidator(_uuid_of("cron")), _UUID_SCHEMA]
 DeliveryId = Annotated[str, AfterValidator(_uuid_of("delivery")), _UUID_SCHEMA]
+KillId = Annotated[str, AfterValidator(_uuid_of("kill")), _UUID_SCHEMA]
 CheckpointId = Annotated[str, AfterValidator(_uuid_of("checkpoint")), _UUID_SCHEMA]
 
 

@@ -20,6 +20,7 @@ import uuid_utils
 from waystation.auth import Principal
 from waystation.catalog import default_assistant_id
 from waystation.errors import BadRequest, Conflict, InvalidRequest, NotFound, ThreadBusy
+from waystation.guarding.kill import key_of
 from waystation.runs.cancel import tell_ended
 from waystation.runs.permission import IfNotExists, RunWish, permitted_run
 from waystation.runs.priority import precedence
@@ -101,7 +102,7 @@ async def create_on_thread(
         NotFound: no such thread or assistant.
         ThreadBusy: the strategy is `reject` and a run is active.
         InvalidRequest, BadRequest: the request makes no sense.
-        Forbidden, Refused: the caller may not.
+        Forbidden, Refused: the caller may not; Killed: nobody may, the kill switch is on.
         Conflict: the Idempotency-Key was used for a different request.
     """
     key = RunKey(caller.tenant_id, thread_id, origin.run_id or str(uuid_utils.uuid7()))
@@ -218,6 +219,7 @@ async def _prepare(
     services: Services, caller: Principal, key: RunKey, request: RunCreate, origin: Origin, *, temporary: bool
 ) -> _Prepared:
     assistant_id = resolve_assistant(services, request.assistant_id)
+    services.kills.refuse(caller, assistant_id)
     if request.context and request.config.configurable:
         raise BadRequest(
             "context and config.configurable were both given: send one of them; context is the newer form."
@@ -265,6 +267,8 @@ async def _prepare(
         ttl_minutes=ttl.minutes if ttl else None,
         visible=wish.visible,
         assistant_visible=wish.assistant_visible,
+        caller=caller.identity or None,
+        caller_key=key_of(caller.user) or None,
     )
     hashed = b"" if origin.idempotency_key is None else _request_hash(request, key)
     if origin.idempotency_key is not None and caller.identity:

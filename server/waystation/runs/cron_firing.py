@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import structlog
 
 from waystation.auth import Principal
-from waystation.errors import BadRequest, InvalidRequest, NotFound, ThreadBusy, WaystationError
+from waystation.errors import BadRequest, InvalidRequest, Killed, NotFound, ThreadBusy, WaystationError
 from waystation.runs.admission import Admitted, Origin, announce, create_within
 from waystation.runs.cron_payloads import run_request
 from waystation.runs.schedules import Schedule, stored_schedule
@@ -135,7 +135,7 @@ async def _switch_off(conn: Conn, cron: DueCron, reason: str) -> None:
 async def _pass_over(conn: Conn, cron: DueCron, error: Exception) -> None:
     """This tick has no run; the next one is tried again."""
     metrics.CRON_FIRINGS.labels("skipped").inc()
-    if not isinstance(error, ThreadBusy):
+    if not isinstance(error, ThreadBusy | Killed):
         log.error("a cron could not fire; its next tick is tried", cron_id=cron.cron_id, exc_info=error)
     next_tick = stored_schedule(cron.schedule, cron.timezone).after(cron.now)
     if next_tick is None:

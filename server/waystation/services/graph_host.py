@@ -22,6 +22,7 @@ import uvloop
 from langgraph_sdk import Auth
 
 from waystation.catalog import Catalog
+from waystation.guarding.kill import KillSwitch
 from waystation.services.http_app import HttpApp
 from waystation.services.priorities import Assign
 from waystation_db.checkpointer import PostgresCheckpointer
@@ -49,6 +50,8 @@ class GraphSide:
     """What the project says of who may come and do what, likewise."""
     priority: Assign | None = None
     """The project's function that says which threads' runs start first."""
+    kills: KillSwitch | None = None
+    """What the kill switch has stopped."""
 
 
 Opener = Callable[[], AbstractAsyncContextManager[GraphSide]]

@@ -8,6 +8,7 @@ from waystation.auth import Gate
 from waystation.catalog import Project
 from waystation.config import Settings
 from waystation.events import EventLog
+from waystation.guarding.kill import KillSwitch
 from waystation.services.graph_host import GraphHost
 from waystation.services.loopback import Loopback
 from waystation.services.own_address import OwnAddress
@@ -19,8 +20,8 @@ from waystation_db.store import PostgresStore
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything a use case may need. `db`, `log`, `wakeups`, `queue`, `store` and `gate` belong to the API's loop;
-    without a gate everybody may do everything."""
+    """Everything a use case may need. `db`, `log`, `wakeups`, `queue`, `store`, `kills` and `gate` belong to the API's
+    loop; without a gate everybody may do everything."""
 
     settings: Settings
     project: Project
@@ -30,6 +31,7 @@ class Services:
     wakeups: Wakeups
     queue: QueueRoom
     store: PostgresStore
+    kills: KillSwitch
     gate: Gate | None = None
     address: OwnAddress = field(default_factory=OwnAddress)
     loopback: Loopback = field(default_factory=Loopback)

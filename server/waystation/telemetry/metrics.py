@@ -52,6 +52,8 @@ WEBHOOK_TRIES = Counter(
     "waystation_webhook_tries", "Webhooks that this process sent, by what became of the try.", ["result"]
 )
 
+RUNS_KILLED = Counter("waystation_runs_killed", "Runs that this process stopped because of the kill switch.")
+
 LOOP_LAG_SECONDS = Gauge("waystation_event_loop_lag_seconds", "How late a timer of this loop last was.", ["loop"])
 
 LAG_INTERVAL_S = 0.5

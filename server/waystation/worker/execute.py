@@ -19,6 +19,7 @@ from langgraph.runtime import RunControl
 from langgraph.types import Interrupt
 
 from waystation.events import EventLog
+from waystation.guarding.kill import told
 from waystation.runs.requests import is_native
 from waystation.services import GraphSide
 from waystation.services.loopback import act_for
@@ -114,6 +115,8 @@ class Execution:
             return Stopped(Cancelled(self.claimed.cancel_action, self.claimed.cancel_reason))
         if unreadable is not None:
             return unreadable
+        if self._side.kills is not None and (kill := self._side.kills.of_run(self.claimed)) is not None:
+            return Stopped(Cancelled("interrupt", told(kill)))
         loop = asyncio.get_running_loop()
         timer = loop.call_later(self._limits.timeout_s, self.stop, TimedOut(self._limits.timeout_s))
         body = loop.create_task(self._body(), name=f"run {self.claimed.key.run_id}")

@@ -82,7 +82,7 @@ def _stopped(reason: Cancelled | TimedOut, face: ThreadFace | None, values: byte
 
 def cancel_error(reason: Cancelled) -> dict[str, str]:
     """What a thread shows after one of its runs was cancelled."""
-    kind = "UserRollback" if reason.action == "rollback" else "UserInterrupt"
+    kind = "UserRollback" if reason.action == "rollback" else "Killed" if reason.is_kill else "UserInterrupt"
     return {"error": kind, "message": reason.reason or "cancelled"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from waystation_db.kills import REASON
 from waystation_db.rows import CancelAction
 
 
@@ -13,6 +14,11 @@ class Cancelled:
 
     action: CancelAction
     reason: str | None
+
+    @property
+    def is_kill(self) -> bool:
+        """It was the kill switch."""
+        return self.reason is not None and self.reason.startswith(REASON)
 
 
 @dataclass(frozen=True, slots=True)
