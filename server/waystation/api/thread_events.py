@@ -55,14 +55,14 @@ _ENVELOPE: dict[str, Any] = {
     "required": ["type", "id"],
     "properties": {
         "type": {"enum": ["success", "error"]},
-        "id": {"type": ["integer", "number", "string", "null"]},
+        "id": {"type": ["number", "string", "null"]},
         "result": {"type": "object"},
         "error": {"type": "string"},
         "message": {"type": "string"},
         "meta": {"type": "object"},
     },
 }
-_DETAIL: dict[str, Any] = {"type": "object", "required": ["detail"], "properties": {"detail": {"type": "string"}}}
+_DETAIL: dict[str, Any] = {"$ref": "#/components/schemas/ErrorDetail"}
 _ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The command's answer; refusals of commands are answers, too",
@@ -70,7 +70,7 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
     },
     400: {
         "description": "No command",
-        "content": {"application/json": {"schema": {"anyOf": [_ENVELOPE, _DETAIL]}}},
+        "content": {"application/json": {"schema": {"anyOf": [_ENVELOPE | {"title": "CommandRefusal"}, _DETAIL]}}},
     },
 }
 _FILTER: dict[str, Any] = {
