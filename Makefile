@@ -11,7 +11,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-JOBS ?= auto
+# Many tests wait for processes: one worker more than there are cores keeps all of them busy.
+JOBS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)))
 
 .PHONY: help dev test lint bench pins clean
 help:
