@@ -1,4 +1,11 @@
-"""Waiting for a port from code that blocks: the ports are asynchronous and live on one loop, or on any."""
+"""Waiting for a port: ports are asynchronous and live on one loop (a server's), or on any (in memory).
+
+    wait_for(work, ports.loop)             from code that blocks: a sync node, hook or callback
+    await at_home(work, ports.loop)        on any loop
+    await finished(work)                   of what must not be left half done
+
+Either way the work sees the caller's context: LangGraph's config, the stream's writer.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +39,36 @@ def wait_for(work: Coroutine[Any, Any, T], home: asyncio.AbstractEventLoop | Non
             "await it, or make the node a plain function"
         )
     return asyncio.run_coroutine_threadsafe(work, home).result()
+
+
+async def at_home(work: Coroutine[Any, Any, T], home: asyncio.AbstractEventLoop | None) -> T:
+    """Await it on its home, or here where it has none. Cancelling the caller cancels the work.
+
+    Raises:
+        GuardUnavailable: the home has ended.
+    """
+    if home is None or home is asyncio.get_running_loop():
+        return await work
+    if not home.is_running():
+        work.close()
+        raise GuardUnavailable("the loop on which the guards' ports live has ended")
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, home))
+
+
+async def finished(work: Coroutine[Any, Any, T]) -> T:
+    """Await what has to be done to its end: a cancellation of the caller is raised when it is done."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # seen: the cancellation goes first
+    raise cancelled
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

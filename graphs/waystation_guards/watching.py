@@ -27,7 +27,7 @@ from langchain_core.runnables.config import merge_configs
 
 from waystation_guards.blocking import at_home, finished, wait_for
 from waystation_guards.watched_calls import Made, ModelCall, ToolCall, home_of, is_cache_hit, usage_of
-from waystation_guards.watching_callbacks import InThreads, OnLoop
+from waystation_guards.watching_callbacks import CallHandler
 
 __all__ = ["Guard", "Made", "ModelCall", "ToolCall", "Watcher", "is_cache_hit", "usage_of", "watched"]
 
@@ -70,8 +70,8 @@ class Watcher:
         self.around = tuple(around)
         self.run = around[0].run if around else uuid4().hex
         """Stands for the run where the program gives it no id."""
-        self.handlers: list[BaseCallbackHandler] = [InThreads(self), OnLoop(self)]
-        """The callbacks to put into a config: one for calls in threads, one for calls on a loop."""
+        self.handlers: list[BaseCallbackHandler] = [CallHandler(self)]
+        """The callbacks to put into a config."""
         self._open: dict[UUID, ModelCall | ToolCall] = {}
         self._tasks: dict[asyncio.Task[Any], set[UUID]] = {}
         self._ending: set[asyncio.Task[None]] = set()

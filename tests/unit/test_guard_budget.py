@@ -150,12 +150,9 @@ async def test_a_stream_that_is_cut_off_is_paid_for_as_far_as_it_came() -> None:
     with pytest.raises(ValueError, match="no"):
         async for _ in program.model.astream("hi", program.config()):
             pass
-    # A call outside of a graph has no config that says whose it is; its money is the process's.
-    from waystation_guards.ports import ports_of
-
-    ledger = ports_of(None).ledger
-    assert isinstance(ledger, MemoryLedger)
-    _, _, entry = ledger.entries[-1]
+    # Also a call outside of a graph belongs to whom the watched config names.
+    ((_, site, entry),) = program.ledger.entries
+    assert site.user == "ada"
     assert entry.detail["outcome"] == "failed"
     assert entry.usage["output_tokens"] == 2
 
