@@ -63,17 +63,18 @@ class MemoryLedger:
 
     async def settle(self, call: str, site: CallSite, entry: Entry) -> Sequence[Balance]:
         with self._lock:
-            if call not in self._settled:
-                _remember(self._settled, call)
-                self._give_back(call)
-                for account, amount in entry.spent.items():
-                    self._state(account).spent += amount
-                self._learn(site.tenant, entry)
-                if entry.kind == "model":
-                    billed, _, _ = call.partition("/")
-                    entry = replace(entry, cost_nano_usd=None) if billed in self._billed else entry
-                    _remember(self._billed, billed)
-                self.entries.append((call, site, entry))
+            if call in self._settled:
+                return []
+            _remember(self._settled, call)
+            self._give_back(call)
+            for account, amount in entry.spent.items():
+                self._state(account).spent += amount
+            self._learn(site.tenant, entry)
+            if entry.kind == "model":
+                billed, _, _ = call.partition("/")
+                entry = replace(entry, cost_nano_usd=None) if billed in self._billed else entry
+                _remember(self._billed, billed)
+            self.entries.append((call, site, entry))
             return [self._balance(account) for account in entry.spent]
 
     async def release(self, call: str) -> None:

@@ -123,6 +123,8 @@ class Ledger(Protocol):
     async def settle(self, call: str, site: CallSite, entry: Entry) -> Sequence[Balance]:
         """Give back the call's holds and write what it came to, in one atomic step. A second time does nothing.
 
+        The balances are after the entry; there are none where the call had been settled before. So an entry under an
+        id that several processes agree on is also a claim: one of them gets balances.
         Several budgets may settle the same call. What it cost is written with the first of them: the ledger's sum is
         what the providers bill.
         """

@@ -180,12 +180,13 @@ class PostgresLedger:
             self._desk.ask_later(release_op(call, site.tenant))
             raise
         balances = _balances([hold.account for hold in holds], answer["balances"])
-        refused = answer.get("refused")
+        refused: int | None = answer.get("refused")
         return balances if refused is None else Refusal(holds[refused], balances[refused])
 
     async def settle(self, call: str, site: CallSite, entry: Entry) -> Sequence[Balance]:
         answer = await self._desk.ask(settle_op(call, site, entry))
-        return _balances(list(entry.spent), answer["balances"])
+        # None where it had been settled before.
+        return _balances(list(entry.spent) if answer["balances"] else (), answer["balances"])
 
     async def release(self, call: str) -> None:
         await self._desk.ask(release_op(call, self._tenant))
