@@ -1,8 +1,8 @@
-"""What providers say of their limits: the headers of their answers, and of their refusals.
+"""What providers say of their limits in the headers of their answers and refusals. (`retry_after` reads how long a
+refusal asks to wait.)
 
     OpenAI, Azure and what speaks like them   x-ratelimit-{limit,remaining,reset}-{requests,tokens}
     Anthropic                                 anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,…}
-    all                                       retry-after, retry-after-ms
 
 Formats: https://platform.openai.com/docs/guides/rate-limits and https://docs.anthropic.com/en/api/rate-limits. Times
 are compared with the answer's own `date`, not with this machine's clock.
@@ -42,17 +42,6 @@ def reported(headers: Mapping[str, str]) -> list[Reported]:
     return [*_like_openai(lower), *_like_anthropic(lower)]
 
 
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """How long a refusal asks to wait, in seconds; None where it does not say."""
-    lower = {name.lower(): value for name, value in headers.items()}
-    if (milliseconds := _number(lower.get("retry-after-ms"))) is not None:
-        return _within(milliseconds / 1000)
-    text = lower.get("retry-after")
-    if (seconds := _number(text)) is not None:
-        return _within(seconds)
-    return None if text is None else _until(text, lower)
-
-
 def headers_of(error: BaseException | None) -> Mapping[str, str]:
     """The headers of the answer that an error, or what caused it, stands for; empty where there was none."""
     while error is not None:
@@ -61,16 +50,6 @@ def headers_of(error: BaseException | None) -> Mapping[str, str]:
             return cast("Mapping[str, str]", found)
         error = error.__cause__
     return {}
-
-
-def status_of(error: BaseException | None) -> int | None:
-    """The HTTP status of an error, or of what caused it."""
-    while error is not None:
-        for holder in (error, getattr(error, "response", None)):
-            if isinstance(status := getattr(holder, "status_code", None), int):
-                return status
-        error = error.__cause__
-    return None
 
 
 def headers_in(metadata: Mapping[str, Any]) -> Mapping[str, str]:

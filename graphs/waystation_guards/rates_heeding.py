@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from waystation_guards.ports import Draw, State
-from waystation_guards.rates_headers import Reported, headers_in, headers_of, reported, retry_after_s, status_of
+from waystation_guards.provider_errors import classify
+from waystation_guards.rates_headers import Reported, headers_in, headers_of, reported
 from waystation_guards.rates_rules import Asked, pause_of
 from waystation_guards.watching import ModelCall
 
 _BACKOFF_S: Final = (1.0, 60.0)
+_MOST_S: Final = 3600.0
+"""No provider is believed that asks for a longer pause."""
 _BELIEVED: Final = 0.9
 """A provider that reports less than this part of what is left here is believed. Both count calls that are under way at
 different moments: what differs less means nothing."""
@@ -32,20 +35,19 @@ async def heed(
     many calls in a row were refused before, for providers that refuse without saying for how long.
     """
     headers = headers_of(call.error) or headers_in(call.response) or heard
-    pause_s = _pause_asked(call.error, headers, refusals)
+    pause_s = None if call.error is None else _pause_asked(call.error, refusals)
     if pause_s:
-        await state.pause(pause_of(target).name, pause_s)
+        await state.pause(pause_of(target).name, min(pause_s, _MOST_S))
     for report in reported(headers):
         await _believe(state, target, report, [(asked, left) for asked, left in seen if asked.kind == report.kind])
 
 
-def _pause_asked(error: BaseException | None, headers: Mapping[str, str], refusals: int) -> float | None:
-    status = status_of(error)
-    if status not in (429, 503, 529):
+def _pause_asked(error: BaseException, refusals: int) -> float | None:
+    failure = classify(error)
+    if failure.kind not in ("rate_limit", "overload"):
         return None
-    asked = retry_after_s(headers)
-    if asked is not None or status != 429:
-        return asked
+    if failure.retry_after_s is not None or failure.kind == "overload":
+        return failure.retry_after_s  # what is overloaded and says no more is the breakers' business
     first, longest = _BACKOFF_S
     return min(longest, first * 2 ** min(refusals, 10)) * random.uniform(0.8, 1.2)
 

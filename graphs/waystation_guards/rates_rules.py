@@ -14,7 +14,7 @@ from math import ceil, isfinite
 from typing import Any, Final, Literal, get_args
 
 from waystation_guards.calls import CallSite
-from waystation_guards.ports import Draw, Rate
+from waystation_guards.ports import SHARED, Draw, Rate
 from waystation_guards.rates_headers import Kind
 from waystation_guards.watching import ModelCall
 
@@ -23,8 +23,9 @@ Per = Literal["target", "tenant", "user", "key", "thread", "run", "assistant", "
 TARGET_KEY: Final = "waystation_target"
 """The member of a model's metadata in which a program names the target."""
 
-TAG: Final = "{model-rates}"
-"""Buckets of one draw lie on one machine of a Redis Cluster."""
+_PREFIX: Final = f"{SHARED}{{model-rates}}"
+"""A provider counts the operator's calls, whichever tenant they are for. The tag keeps the buckets of a draw together
+in a Redis Cluster."""
 
 _KINDS: Final[tuple[Kind, ...]] = ("requests", "tokens", "input_tokens", "output_tokens")
 
@@ -76,7 +77,7 @@ class ModelRate:
         """The name of what is counted together."""
         counted = self.target if self.together else target
         owner = "" if self.per == "target" else f"/{self.per}/{site.tenant}/{owner_of(site, self.per)}"
-        return f"{TAG}/{counted}{owner}"
+        return f"{_PREFIX}/{counted}{owner}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +139,17 @@ def amounts(input_tokens: int, output_tokens: int) -> dict[Kind, int]:
     }
 
 
+def requests_of(rule: ModelRate, target: str) -> Draw:
+    """One request to a target, from the bucket that a rule has for everybody."""
+    rate = rule.rate("requests")
+    if rate is None:
+        raise ValueError(f"requests of the model rate for {target!r} is missing")
+    return Draw(f"{_PREFIX}/{target}/requests", rate)
+
+
 def pause_of(target: str) -> Draw:
     """A draw that costs nothing and waits only while the target is paused."""
-    return Draw(f"{TAG}/{target}/pause", Rate(1, 1.0), 0)
+    return Draw(f"{_PREFIX}/{target}/pause", Rate(1, 1.0), 0)
 
 
 def owner_of(site: CallSite, per: Per) -> str:

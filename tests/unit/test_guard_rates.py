@@ -112,7 +112,7 @@ async def test_a_wait_that_would_be_too_long_is_refused_at_once_and_takes_nothin
     assert len(refused) == 2
     assert all(one.retry_after_s is not None and one.retry_after_s > 30 for one in refused)
     # Time went on to the second call's turn: the next one is a minute later, as if the refused ones had not been.
-    assert await world.state.take("{model-rates}/test/model/requests", [Rate(1, 60.0)]) == pytest.approx(60)
+    assert await world.state.take("shared:{model-rates}/test/model/requests", [Rate(1, 60.0)]) == pytest.approx(60)
 
 
 async def test_the_refused_are_told_before_any_time_passes() -> None:
@@ -141,7 +141,7 @@ async def test_tokens_that_were_not_used_go_back_and_more_use_is_drawn() -> None
     await limiter.before_model(call)
     call.usage = {"input_tokens": 50, "output_tokens": 50}
     await limiter.after_model(call, "made")
-    name, rates = "{model-rates}/test/model/tokens", [Rate(1000, 1000.0)]
+    name, rates = "shared:{model-rates}/test/model/tokens", [Rate(1000, 1000.0)]
     assert await world.state.take(name, rates, 900) == 0
     await world.state.give_back(name, rates, 900)
     call = world.call(max_tokens=100)
@@ -164,7 +164,7 @@ async def test_what_answers_are_like_is_learned() -> None:
     call = world.call()
     await limiter.before_model(call)
     assert before == 0
-    left = await world.state.take("{model-rates}/test/model/output_tokens", [Rate(10_000, 3600.0)], 10_000 - 630)
+    left = await world.state.take("shared:{model-rates}/test/model/output_tokens", [Rate(10_000, 3600.0)], 10_000 - 630)
     assert left == 0
 
 
@@ -175,8 +175,8 @@ async def test_a_call_that_used_no_tokens_gives_them_all_back(made: Any) -> None
     call = world.call(max_tokens=400)
     await limiter.before_model(call)
     await limiter.after_model(call, made)
-    assert await world.state.take("{model-rates}/test/model/tokens", [Rate(1000, 1000.0)], 1000) == 0
-    requests = "{model-rates}/test/model/requests", [Rate(10, 1000.0)]
+    assert await world.state.take("shared:{model-rates}/test/model/tokens", [Rate(1000, 1000.0)], 1000) == 0
+    requests = "shared:{model-rates}/test/model/requests", [Rate(10, 1000.0)]
     assert await world.state.take(*requests, 9) == 0
     assert (await world.state.take(*requests) == 0) == (made == "not made")
 
@@ -206,7 +206,7 @@ async def test_a_pause_that_begins_while_calls_wait_holds_them_too() -> None:
         await world.go(limiter, world.call("first"))
         waiting = asyncio.ensure_future(world.go(limiter, world.call("second")))
         await world.time.settle()
-        await world.state.pause("{model-rates}/test/model/pause", 100)
+        await world.state.pause("shared:{model-rates}/test/model/pause", 100)
         await waiting
 
     await world.time.run(work())

@@ -1,0 +1,1 @@
+"""Guards as middleware for `create_agent`. LangChain itself is needed here and nowhere else."""
