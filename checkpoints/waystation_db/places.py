@@ -10,6 +10,7 @@
 | payload and owner of a cron               | tenant, cron                     |                                     |
 | value of a store item                     | namespace as stored, key         | a tenant's namespaces are its own   |
 | events of a run                           | tenant, run, position            |                                     |
+| what guards cache                         | tenant, key                      |                                     |
 """
 
 from __future__ import annotations
@@ -65,3 +66,8 @@ def event_place(key: RunKey, epoch_ms: int, first_counter: int) -> Place:
 def end_place(key: RunKey) -> Place:
     """The output that the event log keeps with the end of a run."""
     return Place("run", "output", (key.tenant_id, key.run_id))
+
+
+def cache_place(tenant_id: str, key: str) -> Place:
+    """What a guard keeps to give the same answer again."""
+    return Place("guard", "cache", (tenant_id, key))

@@ -6,12 +6,14 @@ Time is the implementation's own (`World.wait`): memory's is turned by hand, oth
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from uuid import uuid4
 
 import pytest
 
+from waystation.guarding.ports import guard_stores
+from waystation_db.pool import Database
 from waystation_guards.calls import CallSite
 from waystation_guards.memory_cache import MemoryCache
 from waystation_guards.memory_ledger import MemoryLedger
@@ -33,8 +35,25 @@ class World:
     wait: Callable[[float], Awaitable[None]]
 
 
-@pytest.fixture(params=["memory"])
-def world(request: pytest.FixtureRequest) -> World:
+@pytest.fixture(scope="module")
+def shared_database(make_database: Callable[[], str]) -> str:
+    """Names in this suite are their test's own."""
+    return make_database()
+
+
+@pytest.fixture(params=["memory", "postgres", "redis"])
+async def world(request: pytest.FixtureRequest, shared_database: str, redis_url: str) -> AsyncIterator[World]:
+    if request.param == "memory":
+        yield world_in_memory()
+        return
+    async with Database(shared_database, name="guards", max_size=10) as db:
+        stores = guard_stores(db, redis_url if request.param == "redis" else None)
+        ports = stores.ports_for("default")
+        yield World(ports.ledger, ports.state, ports.cache, asyncio.sleep)
+        await stores.close()
+
+
+def world_in_memory() -> World:
     now = [1000.0]
 
     async def wait(seconds: float) -> None:
@@ -116,9 +135,17 @@ class TestLedger:
         call = await reserve(world, Hold(account, 40, 100))
         assert call is not None
         entry = Entry("model", "m", cost_nano_usd=25, spent={account: 25})
-        await world.ledger.settle(call, SITE, entry)
-        await world.ledger.settle(call, SITE, entry)
+        (after,) = await world.ledger.settle(call, SITE, entry)
+        assert (after.spent, after.held) == (25, 0)
+        assert list(await world.ledger.settle(call, SITE, entry)) == []
         assert await balance(world, account) == (25, 0)
+
+    async def test_of_parallel_settles_of_one_id_one_gets_balances(self, world: World) -> None:
+        account, call = an_account(), f"alert/{uuid4()}"
+        entry = Entry("correction", spent={account: 0})
+        settled = await asyncio.gather(*(world.ledger.settle(call, SITE, entry) for _ in range(8)))
+        assert sorted(len(balances) for balances in settled) == [0] * 7 + [1]
+        assert await balance(world, account) == (0, 0)
 
     async def test_a_call_asked_about_twice_is_held_once(self, world: World) -> None:
         account, call = an_account(), f"{uuid4()}/b"

@@ -71,7 +71,9 @@ def release_op(call: str, tenant: str) -> dict[str, Any]:
 
 
 def short(text: str) -> str:
-    """The text, or its beginning and a digest of it where it is too long for an index."""
+    """The text as Postgres takes it; where it is too long for an index, its beginning and a digest of it."""
+    if not text.isascii() or "\0" in text:
+        text = text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
     if len(text) <= _LONGEST:
         return text
     return f"{text[:_LONGEST]}~{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"

@@ -1,0 +1,65 @@
+"""The guards' ports of a process: opened once for each of its loops, and bound to a caller for every run.
+
+stores = guard_stores(db, redis)                          with the loop's other resources; `close` when it ends
+ports = stores.ports_for(tenant, key)                     for a run: three small objects and no round trip
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from waystation.events.redis_pipe import RedisPipe
+from waystation.guarding.postgres_cache import PostgresCache
+from waystation.guarding.postgres_ledger import LedgerDesk, PostgresLedger
+from waystation.guarding.postgres_state import PostgresState
+from waystation.guarding.redis_cache import RedisCache
+from waystation.guarding.redis_state import RedisState
+from waystation_db import guard_ledger, guard_state
+from waystation_db.pool import Database
+from waystation_guards.ports import Ports
+
+BATCH: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class GuardStores:
+    """What the ports of one loop stand on."""
+
+    db: Database
+    redis: RedisPipe | None
+    desk: LedgerDesk
+    loop: asyncio.AbstractEventLoop
+
+    def ports_for(self, tenant: str, key: str = "") -> Ports:
+        """The ports of a caller: of a tenant, and of the API key with this id."""
+        ledger = PostgresLedger(self.desk, tenant=tenant)
+        kept = PostgresState(self.db, tenant=tenant)
+        if self.redis is None:
+            return Ports(ledger, kept, PostgresCache(self.db, tenant=tenant), tenant=tenant, key=key, loop=self.loop)
+        state = RedisState(self.redis, durable=kept, tenant=tenant)
+        cache = RedisCache(self.redis, tenant=tenant, cipher=self.db.cipher)
+        return Ports(ledger, state, cache, tenant=tenant, key=key, loop=self.loop)
+
+    async def close(self) -> None:
+        """End what is under way. The database is its owner's to close, after this."""
+        await self.desk.close()
+        if self.redis is not None:
+            await self.redis.close()
+
+
+async def upkeep(db: Database) -> int:
+    """Give back the holds of dead attempts and throw away what is over; how many holds those were. Any process may."""
+    async with db.connection() as conn:
+        given_back = await guard_ledger.sweep(conn, limit=BATCH)
+    async with db.connection() as conn:
+        await guard_state.forget(conn, limit=BATCH)
+        await guard_ledger.prune_accounts(conn, limit=BATCH)
+    return given_back
+
+
+def guard_stores(db: Database, redis_uri: str | None = None, *, key_prefix: str = "") -> GuardStores:
+    """The stores of the loop that runs now. Without a Redis, Postgres keeps everything. Opens no connection."""
+    redis = RedisPipe(redis_uri, key_prefix=key_prefix) if redis_uri else None
+    return GuardStores(db, redis, LedgerDesk(db), asyncio.get_running_loop())
