@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final
 
 from waystation.events.redis_pipe import RedisPipe
 from waystation.guarding.postgres_cache import PostgresCache
@@ -16,11 +15,8 @@ from waystation.guarding.postgres_ledger import LedgerDesk, PostgresLedger
 from waystation.guarding.postgres_state import PostgresState
 from waystation.guarding.redis_cache import RedisCache
 from waystation.guarding.redis_state import RedisState
-from waystation_db import guard_ledger, guard_state
 from waystation_db.pool import Database
 from waystation_guards.ports import Ports
-
-BATCH: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +43,6 @@ class GuardStores:
         await self.desk.close()
         if self.redis is not None:
             await self.redis.close()
-
-
-async def upkeep(db: Database) -> int:
-    """Give back the holds of dead attempts and throw away what is over; how many holds those were. Any process may."""
-    async with db.connection() as conn:
-        given_back = await guard_ledger.sweep(conn, limit=BATCH)
-    async with db.connection() as conn:
-        await guard_state.forget(conn, limit=BATCH)
-        await guard_ledger.prune_accounts(conn, limit=BATCH)
-    return given_back
 
 
 def guard_stores(db: Database, redis_uri: str | None = None, *, key_prefix: str = "") -> GuardStores:

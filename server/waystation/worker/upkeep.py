@@ -22,7 +22,7 @@ from waystation.runs.prune import sweep_threads
 from waystation.services import GraphSide
 from waystation.telemetry import metrics
 from waystation_db import events as chunks
-from waystation_db import runs, thread_events, thread_removal
+from waystation_db import guard_ledger, guard_state, runs, thread_events, thread_removal
 from waystation_db.errors import DatabaseError
 
 log = structlog.get_logger(__name__)
@@ -52,6 +52,7 @@ class Upkeep:
         loops = [
             asyncio.create_task(_forever(self.sweep, self.settings.sweep_s), name="sweep"),
             asyncio.create_task(_forever(self.tidy, HOUSEKEEPING_S), name="tidy"),
+            asyncio.create_task(_forever(self.tidy_guards, HOUSEKEEPING_S), name="tidy guards"),
             asyncio.create_task(_forever(self.sweep_store, self._store_sweep_s), name="sweep store"),
             asyncio.create_task(_forever(self.expire, self._expiry_s), name="expire"),
         ]
@@ -84,6 +85,15 @@ class Upkeep:
             await chunks.delete_expired(conn, ttl_s=self.settings.resumable_stream_ttl_s)
             await thread_events.delete_old_traces(conn, ttl_s=self.settings.resumable_stream_ttl_s)
             await runs.forget_idempotency(conn)
+
+    async def tidy_guards(self) -> None:
+        """Give back what dead attempts and lost calls hold of budgets; throw away what guards have no more use for."""
+        async with self.side.db.connection() as conn:
+            given_back = await guard_ledger.sweep(conn, limit=BATCH)
+            await guard_ledger.prune_accounts(conn, limit=BATCH)
+            await guard_state.forget(conn, limit=BATCH)
+        if given_back:
+            log.info("holds of calls that never came back were given back", holds=given_back)
 
     async def expire(self) -> None:
         """End threads whose time is over, by their strategy; as many at a time as `checkpointer.ttl` says."""
