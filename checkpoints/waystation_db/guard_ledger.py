@@ -78,6 +78,25 @@ class ModelEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class CallEntry:
+    """An entry about a call: the call's own, or a correction."""
+
+    call: str
+    kind: str
+    cost_nano_usd: int | None
+    model: str
+    spent: list[list[Any]]
+    detail: dict[str, Any]
+    thread_id: str
+    run_id: str
+    attempt: int
+    node: str
+    graph_id: str
+    user_id: str
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Drift:
     """An account, and what its balance lacks of what the ledger's entries and the open holds say."""
 
@@ -146,6 +165,12 @@ async def model_entries(
     """A page of what model calls came to, behind `after`, the oldest first."""
     rows = await (await conn.execute(_q["model_entries"], _page(tenant_id, after, until, limit))).fetchall()
     return [ModelEntry(*row) for row in rows]
+
+
+async def of_call(conn: Conn, tenant_id: str, call_id: str) -> list[CallEntry]:
+    """The entries about a call, the oldest first."""
+    rows = await (await conn.execute(_q["of_call"], {"tenant_id": tenant_id, "call_id": call_id})).fetchall()
+    return [CallEntry(*row) for row in rows]
 
 
 async def drift(conn: Conn, tenant_id: str) -> list[Drift]:

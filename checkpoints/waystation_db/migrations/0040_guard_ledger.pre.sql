@@ -70,7 +70,7 @@ create table guard_ledger (
     primary key (tenant_id, call)
 );
 create unique index guard_ledger_bill on guard_ledger (tenant_id, call_id) where bills;
-create index guard_ledger_corrections on guard_ledger (tenant_id, call_id) where kind = 'correction';
+create index guard_ledger_by_call on guard_ledger (tenant_id, call_id);
 create index guard_ledger_by_age on guard_ledger (tenant_id, created_at, call);
 create index guard_ledger_by_run on guard_ledger (tenant_id, thread_id, run_id) where run_id <> '';
 create index guard_ledger_by_graph on guard_ledger (tenant_id, graph_id, created_at) where graph_id <> '';

@@ -118,3 +118,11 @@ insert into guard_account as a (tenant_id, account_id, scope, owner, unit, "wind
 values (%(tenant_id)s, %(account_id)s, %(scope)s, %(owner)s, %(unit)s, %(window)s, %(spent)s, %(held)s, %(at_risk)s)
 on conflict (tenant_id, account_id) do update
 set spent = a.spent + excluded.spent, held = a.held + excluded.held, at_risk = a.at_risk + excluded.at_risk;
+
+-- name: of_call
+-- The entries about a call, the oldest first: call, kind, cost, spent, detail, whose it was.
+select l.call, l.kind, l.cost_nano_usd, l.model, l.spent, l.detail, l.thread_id, l.run_id, l.attempt, l.node, l.graph_id,
+       l.user_id, l.key_id
+from guard_ledger l
+where l.tenant_id = %(tenant_id)s and l.call_id = %(call_id)s
+order by l.created_at, l.call;

@@ -9,6 +9,7 @@ import typer
 from waystation import __version__
 from waystation.cli.commands_here import dev, doctor, down, up
 from waystation.cli.commands_keys import keys
+from waystation.cli.commands_ledger import ledger
 from waystation.cli.commands_production import encrypt, migrate, serve, worker
 from waystation.cli.commands_store import reindex
 from waystation.cli.commands_webhooks import webhooks
@@ -65,3 +66,4 @@ app.command(short_help="Make the store's vectors anew, for another embedding.")(
 app.add_typer(keys)
 app.command(short_help="Check this machine and the project.")(doctor)
 app.add_typer(webhooks, name="webhooks", short_help="Webhooks that were sent or given up.")
+app.add_typer(ledger, name="ledger", short_help="What calls cost, as the guards' ledger has it.")
