@@ -34,6 +34,7 @@ from waystation.services import GraphHost, GraphSide, Services
 from waystation.services.api_store import open_api_store
 from waystation.services.encryption import on_this_loop, open_cipher
 from waystation.services.gates import load_auth, open_gate
+from waystation.services.guards import open_guards
 from waystation.services.http_app import open_http_app
 from waystation.services.loopback import installed_loopback
 from waystation.services.priorities import load_priority
@@ -124,7 +125,7 @@ async def open_process(
         stack.push_async_callback(events.close)
         loopback = stack.enter_context(installed_loopback())  # before the project's modules, which may ask for it
         box = _Box()
-        kills = KillSwitch(db)
+        kills = KillSwitch(db, status=project.guards.kill.status if project.guards else 403)
         side = _graph_side(settings, project, kind, memory, name, box, api=api, cipher=cipher, kills=kills)
         host = await stack.enter_async_context(GraphHost.run(side))
         wakeups = Wakeups(box.worker)
@@ -250,8 +251,19 @@ def _graph_side(
             updates = asyncio.Semaphore(max(1, db.max_size // 4))
             auth = await load_auth(project) if api else None
             assign = await load_priority(project)
+            guards = open_guards(settings, project, db, kills)
+            stack.push_async_callback(guards.close)
             side = GraphSide(
-                catalog, saver, store, db, updates=updates, http_app=app, auth=auth, priority=assign, kills=kills
+                catalog,
+                saver,
+                store,
+                db,
+                updates=updates,
+                http_app=app,
+                auth=auth,
+                priority=assign,
+                kills=kills,
+                guards=guards,
             )
             stack.push_async_callback(_cancelled, asyncio.create_task(watch_loop_lag("graphs")))
             if settings.n_jobs_per_worker:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -111,3 +111,5 @@ class WaystationKeys(Keys):
     mcp: McpKeys = McpKeys()
     http: OwnHttpKeys = OwnHttpKeys()
     openai: OpenAIKeys = OpenAIKeys()
+    guards: dict[str, Any] | None = None
+    """Read by `keys_guards.py`, which is loaded only where there are any."""

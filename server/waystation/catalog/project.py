@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
@@ -29,6 +29,9 @@ from waystation.catalog.keys_own import WaystationKeys
 from waystation.catalog.spec import GraphSpec, parse_graph, parse_spec
 from waystation.config import Settings, export_environment, ineffective_variables, settings_environment
 from waystation.errors import ConfigError
+
+if TYPE_CHECKING:  # it loads the guards and their prices: most projects need neither
+    from waystation.catalog.keys_guards import GuardKeys
 
 CONFIG_NAME = "langgraph.json"
 
@@ -70,6 +73,7 @@ class Project:
     ui: Mapping[str, str] | None = None
     ui_config: Mapping[str, Any] | None = None
     waystation: WaystationKeys = field(default_factory=WaystationKeys)
+    guards: GuardKeys | None = None
     raw: Mapping[str, Any] = field(default_factory=dict[str, Any])
     warnings: tuple[str, ...] = ()
 
@@ -157,9 +161,18 @@ def _project(keys: ProjectKeys, raw: dict[str, Any], *, root: Path, config_path:
         ui=keys.ui,
         ui_config=keys.ui_config,
         waystation=keys.waystation,
+        guards=_guards(keys, root),
         raw=raw,
         warnings=(*warnings, *env_warnings, *dependency_warnings),
     )
+
+
+def _guards(keys: ProjectKeys, root: Path) -> GuardKeys | None:
+    if keys.waystation.guards is None:
+        return None
+    from waystation.catalog.keys_guards import read_guards
+
+    return read_guards(keys.waystation.guards, root)
 
 
 def _check_specs(keys: ProjectKeys, root: Path) -> None:

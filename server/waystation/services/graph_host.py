@@ -23,6 +23,7 @@ from langgraph_sdk import Auth
 
 from waystation.catalog import Catalog
 from waystation.guarding.kill import KillSwitch
+from waystation.guarding.watch import Guards
 from waystation.services.http_app import HttpApp
 from waystation.services.priorities import Assign
 from waystation_db.checkpointer import PostgresCheckpointer
@@ -52,6 +53,8 @@ class GraphSide:
     """The project's function that says which threads' runs start first."""
     kills: KillSwitch | None = None
     """What the kill switch has stopped."""
+    guards: Guards | None = None
+    """The guards of runs that execute here."""
 
 
 Opener = Callable[[], AbstractAsyncContextManager[GraphSide]]

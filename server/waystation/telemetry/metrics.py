@@ -52,6 +52,9 @@ WEBHOOK_TRIES = Counter(
     "waystation_webhook_tries", "Webhooks that this process sent, by what became of the try.", ["result"]
 )
 
+GUARD_REFUSALS = Counter(
+    "waystation_guard_refusals", "Calls of models and tools that a policy refused, by the refusal's code.", ["code"]
+)
 RUNS_KILLED = Counter("waystation_runs_killed", "Runs that this process stopped because of the kill switch.")
 
 LOOP_LAG_SECONDS = Gauge("waystation_event_loop_lag_seconds", "How late a timer of this loop last was.", ["loop"])

@@ -20,6 +20,7 @@ from langgraph.types import Interrupt
 
 from waystation.events import EventLog
 from waystation.guarding.kill import told
+from waystation.guarding.watch import Watch, refusal_of
 from waystation.runs.requests import is_native
 from waystation.services import GraphSide
 from waystation.services.loopback import act_for
@@ -74,6 +75,7 @@ class Execution:
         self._before: int | None = None
         self._began = False
         self._is_abandoned = False
+        self._watch: Watch | None = None
 
     def stop(self, reason: StopReason) -> None:
         """Stop as soon as possible. A later reason replaces an earlier one only if it is a lost lease."""
@@ -183,8 +185,9 @@ class Execution:
             log.warning("Postgres is away; the run is handed back", error=str(e))
             return HandedOver()
         except BaseException as e:  # a node may raise anything, SystemExit included: it ends its own run and no more
-            log.info("run failed", error=type(e).__name__, exc_info=True)
-            return Failed(type(e).__name__, _text_of(e))
+            refusal = refusal_of(e)  # a guard's refusal is told in full by its message
+            log.info("run failed", error=type(e).__name__, exc_info=not refusal)
+            return Failed(type(e).__name__, _text_of(e), refusal)
 
     def _count_refusal(self) -> None:
         if not self._was_refused:
@@ -200,7 +203,14 @@ class Execution:
             run.graph_id, access="threads.create_run", config=config, tenant_id=run.key.tenant_id, context=context
         ) as graph:
             self._side.saver.allow_types_of(graph)
-            outcome = await self._stream_graph(graph)
+            self._watch = self._side.guards and self._side.guards.watch(run, is_over=self._stopping.is_set)
+            if self._watch is None:
+                outcome = await self._stream_graph(graph)
+            else:
+                try:
+                    outcome = await self._stream_graph(graph)
+                finally:
+                    await self._watch.close()
         await self.publisher.flush()
         return outcome
 
@@ -228,10 +238,11 @@ class Execution:
         wire = self._wire
         if wire is None:
             wire = self._wire = Wire(run.kwargs["stream_mode"], subgraphs=bool(run.kwargs.get("subgraphs")))
+        config = graph_config(run, saver=saver, at_head=not fresh)
         stream = wire.stream(
             graph,
             graph_input(run) if fresh else None,
-            config=graph_config(run, saver=saver, at_head=not fresh),
+            config=config if self._watch is None else self._watch.configured(config),
             context=graph_context(run),
             interrupt_before=run.kwargs.get("interrupt_before"),
             interrupt_after=run.kwargs.get("interrupt_after"),
@@ -253,7 +264,7 @@ class Execution:
         return Succeeded(wire.output(), paused=wire.paused)
 
 
-def failure_event(error: dict[str, str]) -> tuple[str, bytes, str]:
+def failure_event(error: dict[str, Any]) -> tuple[str, bytes, str]:
     """The `error` event that closes a failed run's stream."""
     return error_event(dumps(error))
 

@@ -10,7 +10,7 @@ import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 import structlog
@@ -32,6 +32,10 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+_REFUSED_ANSWER = "UnknownInterruptError"
+"""What LangGraph raises before it begins, when `strict_resume` finds no such open interrupt: the thread goes on
+waiting."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -42,7 +46,7 @@ class Verdict:
     cancelled: bool
     values: bytes | None
     interrupts: bytes | None
-    error: dict[str, str] | None
+    error: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,11 @@ def verdict(outcome: Succeeded | Failed | Stopped, face: ThreadFace | None) -> V
             # A paused run's output names its interrupts; the thread's values do not.
             return Verdict("success", resting, False, values if outcome.paused else outcome.values, interrupts, None)
         case Failed():
-            error = {"error": outcome.error, "message": outcome.message}
-            return Verdict("error", "error", False, values, interrupts, error)
+            error = {"error": outcome.error, "message": outcome.message, **outcome.detail}
+            rests: RestingStatus = "error"
+            if face is not None and outcome.error == _REFUSED_ANSWER:
+                rests = face.resting_status
+            return Verdict("error", rests, False, values, interrupts, error)
         case Stopped(reason=reason):
             return _stopped(reason, face, values, interrupts)
 

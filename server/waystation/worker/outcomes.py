@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from waystation.worker.reasons import Cancelled, TimedOut
 
@@ -17,10 +19,12 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The graph raised."""
+    """The graph raised. `detail` is what machines may want to know besides: a guard's refusal has a `code`, and the
+    seconds after which to try again as `retry_after`."""
 
     error: str
     message: str
+    detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)

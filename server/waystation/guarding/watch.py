@@ -1,0 +1,176 @@
+"""The guards of one attempt of a run: put into its config before its graph starts, ended when it is over.
+
+    Guards (one for a process) ── watch(run) ──▶ Watch ── configured(config) ──▶ callbacks, ports for the graph's own
+                                                   └───── close() ──▶ open calls are told of, at whatever end
+
+A run without a policy, in a process whose graphs use no guards either, has no Watch and costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
+
+from langchain_core.runnables import RunnableConfig
+
+from waystation.guarding.kill import KillSwitch, configurable_of, key_of, told
+from waystation.telemetry import metrics
+from waystation_db.pool import Database
+from waystation_db.rows import ClaimedRun
+
+if TYPE_CHECKING:  # loaded where a run is guarded: see `Guards.watch`
+    from waystation.guarding.policy import Policy, Whose
+    from waystation.guarding.ports import GuardStores
+    from waystation_guards.ports import Ports
+    from waystation_guards.watching import Guard, Made, ModelCall, ToolCall, Watcher
+
+_USED = "waystation_guards.ports"
+"""The module that is loaded where any graph uses guards of its own."""
+
+
+class Guards:
+    """The guards of a process. Belongs to the graph loop."""
+
+    def __init__(
+        self,
+        db: Database,
+        *,
+        redis_uri: str | None = None,
+        key_prefix: str = "",
+        policy: Policy | None = None,
+        kills: KillSwitch | None = None,
+    ) -> None:
+        self.policy = policy
+        self._db = db
+        self._redis_uri = redis_uri
+        self._key_prefix = key_prefix
+        self._kills = kills
+        self._stores: GuardStores | None = None
+
+    @property
+    def stores(self) -> GuardStores:
+        """What the ports stand on; made when it is first asked for."""
+        if self._stores is None:
+            from waystation.guarding.ports import guard_stores
+
+            self._stores = guard_stores(self._db, self._redis_uri, key_prefix=self._key_prefix)
+        return self._stores
+
+    def ports_for(self, tenant: str, key: str = "") -> Ports:
+        """The ports of a caller."""
+        return replace(self.stores.ports_for(tenant, key), loop=asyncio.get_running_loop())
+
+    def watch(self, run: ClaimedRun, *, is_over: Callable[[], bool]) -> Watch | None:
+        """The guards of an attempt; None where there is nothing to guard it with. `is_over`: it is to make no more
+        calls."""
+        if self.policy is None and _USED not in sys.modules:
+            return None
+        from waystation.guarding.policy import Whose
+
+        configurable = configurable_of(run)
+        user, key = (
+            str(configurable.get("langgraph_auth_user_id") or ""),
+            key_of(configurable.get("langgraph_auth_user")),
+        )
+        whose = Whose(run.graph_id, run.assistant_id, run.key.tenant_id, user, key)
+        return Watch(self, whose, self.ports_for(whose.tenant, key), is_over, self._kills)
+
+    async def close(self) -> None:
+        """End what is under way."""
+        if self._stores is not None:
+            await self._stores.close()
+
+
+class Watch:
+    """The guards of one attempt."""
+
+    def __init__(
+        self, guards: Guards, whose: Whose, ports: Ports, is_over: Callable[[], bool], kills: KillSwitch | None
+    ) -> None:
+        self.ports = ports
+        self.applied = None if guards.policy is None else guards.policy.of(whose)
+        self._watcher: Watcher | None = None
+        if self.applied is not None:
+            self._watcher = _watcher((Switch(whose, is_over, kills), *self.applied.guards))
+
+    def configured(self, config: RunnableConfig) -> RunnableConfig:
+        """The config with the ports and the callbacks. Neither is stored or streamed: LangGraph keeps callbacks out of
+        checkpoints, and so it does with members of `configurable` that begin with two underscores."""
+        from waystation_guards.calls import PORTS_KEY
+
+        configurable = {**config.get("configurable", {}), PORTS_KEY: self.ports}
+        made: dict[str, Any] = {**config, "configurable": configurable}
+        if self._watcher is not None:
+            made["callbacks"] = self._watcher.handlers
+        return cast("RunnableConfig", made)
+
+    async def close(self) -> None:
+        """End the calls that nobody told the end of. What was held for them is settled or given back."""
+        if self._watcher is not None:
+            await self._watcher.close()
+
+
+class Switch:
+    """The guard that is asked first: nobody calls a model or a tool for a run that is over, or stopped by the kill
+    switch."""
+
+    def __init__(self, whose: Whose, is_over: Callable[[], bool], kills: KillSwitch | None) -> None:
+        self._whose = whose
+        self._is_over = is_over
+        self._kills = kills
+
+    async def before_model(self, call: ModelCall) -> None:
+        """Raises Killed: the run is over, or stopped."""
+        self._check()
+
+    async def after_model(self, call: ModelCall, made: Made) -> None: ...
+
+    async def before_tool(self, call: ToolCall) -> None:
+        """Raises as `before_model`."""
+        self._check()
+
+    async def after_tool(self, call: ToolCall, made: Made) -> None: ...
+
+    def _check(self) -> None:
+        from waystation_guards.errors import Killed
+
+        whose = self._whose
+        if self._kills is not None and self._kills.in_force:
+            kill = self._kills.find(
+                whose.tenant, graph=whose.graph, assistant=whose.assistant, user=whose.user, key=whose.key
+            )
+            if kill is not None:
+                raise Killed(told(kill), retry_after_s=kill.left_s)
+        if self._is_over():
+            raise Killed("The run is over")
+
+
+def refusal_of(error: BaseException) -> Mapping[str, Any]:
+    """What a guard's refusal says to machines: its `code`, and `retry_after` in seconds where that is known. Empty for
+    all other errors."""
+    known = sys.modules.get("waystation_guards.errors")
+    if known is None or not isinstance(error, known.GuardError):
+        return {}
+    later: float | None = cast("Any", error).retry_after_s
+    return {"code": cast("Any", error).code} | ({} if later is None else {"retry_after": round(later, 3)})
+
+
+def _watcher(guards: tuple[Guard, ...]) -> Watcher:
+    from waystation_guards.errors import GuardError
+    from waystation_guards.watching import Watcher
+
+    class RunWatcher(Watcher):
+        """Counts refusals."""
+
+        async def before(self, run_id: UUID, call: ModelCall | ToolCall) -> None:
+            try:
+                await super().before(run_id, call)
+            except GuardError as error:
+                metrics.GUARD_REFUSALS.labels(error.code).inc()
+                raise
+
+    return RunWatcher(guards, loop=asyncio.get_running_loop())
