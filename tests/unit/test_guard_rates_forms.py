@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-import langchain.agents
 import pytest
+from langchain.agents import create_agent  # pyright: ignore[reportUnknownVariableType]  # its own generics
 from langchain_core.messages import HumanMessage
 from langgraph.graph import END, START, MessagesState, StateGraph
 
@@ -25,8 +25,6 @@ from waystation_guards.rates_rules import ModelRate
 
 pytestmark = pytest.mark.anyio
 
-create_agent: Any = langchain.agents.create_agent  # partially unknown to pyright
-
 HELLO: Any = {"messages": [HumanMessage("hi")]}
 
 
@@ -43,7 +41,7 @@ def two() -> RateLimit:
 
 async def test_an_agents_calls_are_limited_by_its_middleware() -> None:
     model = ScriptedModel()
-    agent = create_agent(model, middleware=[RateLimitMiddleware(two())])
+    agent: Any = create_agent(model, middleware=[RateLimitMiddleware(two())])
     for _ in range(2):
         answer = await agent.ainvoke(HELLO)
         assert answer["messages"][-1].text == "a b c d"
@@ -54,7 +52,7 @@ async def test_an_agents_calls_are_limited_by_its_middleware() -> None:
 
 def test_blocking_agents_are_limited_too() -> None:
     model = ScriptedModel()
-    agent = create_agent(model, middleware=[RateLimitMiddleware(two())])
+    agent: Any = create_agent(model, middleware=[RateLimitMiddleware(two())])
     agent.invoke(HELLO)
     list(agent.stream(HELLO, stream_mode="messages"))
     with pytest.raises(RateLimited):
