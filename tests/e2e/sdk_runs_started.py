@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -89,6 +89,22 @@ async def an_answer_goes_to_what_was_asked(sdk: Client, how: str) -> None:
     values = await outcome(sdk, how, thread_id, "hitl", command={"resume": "yes"}, strict_resume=True)
     assert values == {"log": ["answer=yes", "b"], "n": 2}
     assert (await sdk.threads.get(thread_id))["status"] == "idle"
+
+
+@each_way("strict_resume")
+async def an_answer_to_what_nobody_asked_fails_and_the_thread_goes_on_waiting(sdk: Client, how: str) -> None:
+    thread_id = await new_thread(sdk)
+    await sdk.runs.wait(thread_id, "hitl", input={"n": 0})
+    before = await sdk.threads.get_state(thread_id)
+    wrong = {"resume": {"0" * 32: "yes"}}
+    with suppress(Exception):  # `wait` raises it; the run tells it in any way
+        await outcome(sdk, how, thread_id, "hitl", command=wrong, strict_resume=True)
+    (newest, *_) = await sdk.runs.list(thread_id)
+    assert newest["status"] == "error"
+    assert (await sdk.threads.get(thread_id))["status"] == "interrupted"
+    assert (await sdk.threads.get_state(thread_id))["checkpoint"] == before["checkpoint"]
+    values = await outcome(sdk, how, thread_id, "hitl", command={"resume": "yes"}, strict_resume=True)
+    assert values == {"log": ["answer=yes", "b"], "n": 2}
 
 
 @each_way("interrupt_before", "interrupt_after")

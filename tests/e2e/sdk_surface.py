@@ -36,7 +36,7 @@ EVERYWHERE: Final = frozenset({"self", "headers", "params"})
 
 NOT_TESTED: Final = {
     "subgraph.extensions": "no graph of the tests has a transformer that adds a channel inside a subgraph",
-    "subgraph.messages": "does not end reliably for a subgraph of a subgraph; it is not known yet on whose side",
+    "subgraph.messages": "the client finds a subgraph's own children by `tasks` events, which the reference does not send either",
     "subgraph.subagents": "as `subgraph.messages`",
     "subgraph.subgraphs": "as `subgraph.messages`",
     "subgraph.tool_calls": "no graph of the tests calls a tool inside a subgraph",
@@ -107,7 +107,6 @@ The table is generated; write it anew with
 `stream.` is what `client.threads.stream(...)` gives, `subgraph.` and `tool_call.` what its projections give;
 those without parentheses are attributes. A dash is what this kind of client does not have.
 
-- `strict_resume` is accepted and has no effect: `/info` does not report it, which tells the SDK so.
 - `stream.interrupts` has `None` as each `value`: the SDK looks for a member that the protocol calls `payload`. Its
   `interrupt_id` is right; what was asked is in `threads.get_state()`.
 - `feedback_keys` and `langsmith_tracing` are accepted; there is no tracing product behind this server.

@@ -18,9 +18,9 @@ from waystation.auth import Principal
 from waystation.errors import BadRequest, Forbidden, TooManyRequests, Unauthorized, Unavailable, WaystationError
 from waystation.events.filters import parse_filter
 from waystation.runs import thread_commands
-from waystation.runs.admission import Origin
 from waystation.runs.agent_tree import agent_tree
 from waystation.runs.requests import JSONObject, RunConfig, SendTo
+from waystation.runs.run_kwargs import Origin
 from waystation.runs.thread_commands import Answers, Refused, RunStart
 from waystation.services import Services
 

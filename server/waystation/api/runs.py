@@ -16,8 +16,9 @@ from waystation.api.run_answers import join_answer, join_stream_answer, stream_a
 from waystation.api.sse import WaitingJSON, located, parse_modes
 from waystation.errors import InvalidRequest
 from waystation.runs import cancel, listing
-from waystation.runs.admission import Origin, create_on_thread
+from waystation.runs.admission import create_on_thread
 from waystation.runs.requests import CancelMany, ThreadRunCreate
+from waystation.runs.run_kwargs import Origin
 from waystation_db.rows import CancelAction
 
 router = Router(tags=["Runs"])

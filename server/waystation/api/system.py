@@ -99,6 +99,7 @@ async def info(services: ServicesDep) -> Response:
         "assistants": http is None or not http.disable_assistants,
         "crons": http is None or not http.disable_runs,
         "langsmith": False,
+        "strict_resume": True,
         "langsmith_tracing_replicas": False,
         "langsmith_tracing_session_on_runs": False,
     }

@@ -9,10 +9,10 @@ decision, the row, the wake-up.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import orjson
 import uuid_utils
@@ -24,7 +24,8 @@ from waystation.guarding.kill import key_of
 from waystation.runs.cancel import tell_ended
 from waystation.runs.permission import IfNotExists, RunWish, permitted_run
 from waystation.runs.priority import precedence
-from waystation.runs.requests import NATIVE, RunCreate, StatelessRunCreate, ThreadRunCreate
+from waystation.runs.requests import RunCreate, StatelessRunCreate, ThreadRunCreate
+from waystation.runs.run_kwargs import Origin, stored_kwargs
 from waystation.runs.threads import default_ttl
 from waystation.runs.webhook_urls import webhook_of
 from waystation.services import Services
@@ -32,7 +33,6 @@ from waystation_db import runs, thread_events
 from waystation_db.json import dumps
 from waystation_db.rows import CancelAction, ClaimedRun, RunKey
 from waystation_db.runs import Conn, CreatedRun, NewRun
-from waystation_db.threads import Ttl
 
 DISPLACED = "displaced by a newer run on the thread (multitask_strategy={})"
 _NOT_FOUND = "Thread or assistant not found."
@@ -73,24 +73,6 @@ class Admitted:
                 "langsmith_session_name": None,
             }
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What a run inherits from the HTTP request that creates it."""
-
-    request_id: str | None = None
-    idempotency_key: str | None = None
-    run_id: str | None = None
-    """The id of the run, where the request decides it. Given twice it is refused: as `NotFound` for a stateless run,
-    else by Postgres."""
-    ttl: Ttl | None = None
-    """How long a stateless run's thread lives that is kept, where not the project says it."""
-    cron_id: str | None = None
-    """The cron that the run is a firing of."""
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Headers of the request that the project lets graphs see. They win against what a body says under their names:
-    what stands in front of the server sets them."""
 
 
 async def create_on_thread(
@@ -231,7 +213,7 @@ async def _prepare(
         key,
         RunWish(
             metadata=request.metadata,
-            kwargs=_kwargs(key, assistant_id, caller, request, origin, temporary=temporary),
+            kwargs=stored_kwargs(key, assistant_id, caller, request, origin, temporary=temporary),
             multitask_strategy=request.multitask_strategy if on_thread else "enqueue",
             if_not_exists=request.if_not_exists if on_thread else "create",
             after_s=request.after_seconds or 0.0,
@@ -307,49 +289,6 @@ def _request_hash(request: RunCreate, key: RunKey) -> bytes:
 def _stateless_key(caller: Principal, origin: Origin) -> RunKey:
     run_id = origin.run_id or str(uuid_utils.uuid7())
     return RunKey(caller.tenant_id, stateless_thread_id(run_id), run_id)
-
-
-def _kwargs(
-    key: RunKey, assistant_id: str, caller: Principal, request: RunCreate, origin: Origin, *, temporary: bool
-) -> dict[str, Any]:
-    """What the run's row keeps: the request's members as clients see them in `kwargs`, and what the worker starts
-    from."""
-    config = request.config.model_dump(exclude_none=True, exclude_defaults=True)
-    configurable: dict[str, Any] = {**request.config.configurable, **request.context}
-    context = dict(configurable)
-    checkpoint = request.checkpoint.model_dump(exclude_none=True) if request.checkpoint else {}
-    if request.checkpoint_id is not None:
-        checkpoint.setdefault("checkpoint_id", request.checkpoint_id)
-    configurable |= origin.headers
-    configurable |= {
-        "langgraph_auth_user": caller.user,
-        "langgraph_auth_user_id": caller.identity,
-        "langgraph_auth_permissions": list(caller.permissions),
-        "langgraph_request_id": origin.request_id or str(uuid4()),
-        "run_id": key.run_id,
-        "thread_id": key.thread_id,
-        "assistant_id": assistant_id,
-        "user_id": caller.identity,
-    }
-    if origin.cron_id is not None:
-        configurable["cron_id"] = origin.cron_id
-    return {
-        "input": request.input,
-        "command": None if request.command is None else request.command.model_dump(exclude_unset=True),
-        "checkpoint": checkpoint or None,
-        "config": {**config, "configurable": configurable},
-        "context": context,
-        "stream_mode": request.stream_modes,
-        "interrupt_before": request.interrupt_before,
-        "interrupt_after": request.interrupt_after,
-        "webhook": request.webhook or None,
-        "feedback_keys": request.feedback_keys,
-        "temporary": temporary,
-        "subgraphs": request.stream_subgraphs,
-        "resumable": request.stream_resumable,
-        "checkpoint_during": request.effective_durability != "exit",
-        "durability": request.effective_durability,
-    } | ({NATIVE: True} if request.is_native else {})
 
 
 async def _create_on_idle(services: Services, prepared: _Prepared) -> Admitted | None:

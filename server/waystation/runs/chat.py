@@ -17,12 +17,13 @@ from waystation.auth import Principal
 from waystation.errors import BadRequest, NotFound
 from waystation.events import BEGINNING, End
 from waystation.runs import threads
-from waystation.runs.admission import Origin, create_on_thread, create_stateless
+from waystation.runs.admission import create_on_thread, create_stateless
 from waystation.runs.chat_answers import resume_by_decisions, resume_by_text
 from waystation.runs.chat_graph import MESSAGES, ChatGraph, chat_graph
 from waystation.runs.chat_messages import Said, said
 from waystation.runs.chat_turn import Asked, Progress, Turn
 from waystation.runs.requests import CheckpointRef, CommandBody, StatelessRunCreate, ThreadRunCreate
+from waystation.runs.run_kwargs import Origin
 from waystation.runs.state import get_state
 from waystation.services import Services
 from waystation_db.rows import RunKey

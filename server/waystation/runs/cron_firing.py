@@ -16,8 +16,9 @@ import structlog
 
 from waystation.auth import Principal
 from waystation.errors import BadRequest, InvalidRequest, Killed, NotFound, ThreadBusy, WaystationError
-from waystation.runs.admission import Admitted, Origin, announce, create_within
+from waystation.runs.admission import Admitted, announce, create_within
 from waystation.runs.cron_payloads import run_request
+from waystation.runs.run_kwargs import Origin
 from waystation.runs.schedules import Schedule, stored_schedule
 from waystation.services import Services
 from waystation.telemetry import metrics

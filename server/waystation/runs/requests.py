@@ -98,6 +98,9 @@ class RunCreate(_Body):
     )
     webhook: str = Field(default="", description="URL that gets a POST with the run and its outcome when it ends.")
     feedback_keys: list[str] | None = None
+    strict_resume: bool | None = Field(
+        default=None, description="Fail instead of ignoring an answer to an interrupt that does not wait."
+    )
 
     is_native: ClassVar[bool] = False
 
@@ -120,6 +123,10 @@ class RunCreate(_Body):
 
 NATIVE = "event_protocol"
 """The member of a run's kwargs that says that its events are those of the streaming protocol."""
+
+
+STRICT_RESUME = "strict_resume"
+"""The member of a run's kwargs that says that an answer to no open interrupt fails it."""
 
 
 def is_native(kwargs: Mapping[str, Any]) -> bool:

@@ -19,11 +19,12 @@ import uuid_utils
 from waystation.auth import ANYTHING, Principal
 from waystation.errors import Conflict, InvalidRequest, NotFound
 from waystation.events import BEGINNING, End, Event
-from waystation.runs.admission import Admitted, Origin, create_on_thread, resolve_assistant
+from waystation.runs.admission import Admitted, create_on_thread, resolve_assistant
 from waystation.runs.cancel import cancel_run, until_final
 from waystation.runs.output import answer
 from waystation.runs.permission import visible_thread
 from waystation.runs.requests import CommandBody, StreamMode, ThreadRunCreate
+from waystation.runs.run_kwargs import Origin
 from waystation.runs.task_parts import (
     Part,
     TaskMessage,

@@ -15,9 +15,10 @@ import orjson
 from waystation.auth import Principal
 from waystation.errors import Conflict, ThreadBusy, Unavailable
 from waystation.events import ONLY_END, End
-from waystation.runs.admission import Admitted, Origin, create_on_thread
+from waystation.runs.admission import Admitted, create_on_thread
 from waystation.runs.permission import visible_thread
 from waystation.runs.requests import CheckpointRef, CommandBody, NativeRunCreate, RunConfig
+from waystation.runs.run_kwargs import Origin
 from waystation.runs.state import get_history, get_state
 from waystation.services import Services
 from waystation_db import thread_events, threads

@@ -21,11 +21,12 @@ from waystation.catalog import default_assistant_id
 from waystation.errors import BadRequest, InvalidRequest, NotFound
 from waystation.events import End
 from waystation.runs import assistant_graphs
-from waystation.runs.admission import Admitted, Origin, create_on_thread, create_stateless, stateless_thread_id
+from waystation.runs.admission import Admitted, create_on_thread, create_stateless, stateless_thread_id
 from waystation.runs.cancel import cancel_because_client_left, cancel_run
 from waystation.runs.output import answer
 from waystation.runs.permission import ask, member_of
 from waystation.runs.requests import CommandBody, StatelessRunCreate, StreamMode, ThreadRunCreate
+from waystation.runs.run_kwargs import Origin
 from waystation.runs.tool_shapes import (
     INTERRUPT,
     WRAPPED_INPUT,

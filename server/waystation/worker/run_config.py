@@ -14,13 +14,16 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 import waystation
 from waystation.auth import User
 from waystation.runs.commands import to_command
-from waystation.runs.requests import CommandBody
+from waystation.runs.requests import STRICT_RESUME, CommandBody
 from waystation_db.rows import ClaimedRun
 
 _LANGGRAPH_VERSION = version("langgraph")
 
 _CHECKPOINTER = "__pregel_checkpointer"
 """LangGraph's key for a checkpointer that comes with the config instead of being compiled in."""
+
+_STRICT_RESUME = "__pregel_strict_resume"
+"""LangGraph's key for failing on an answer to an interrupt that does not wait."""
 
 SERVER_KEYS = (
     "langgraph_auth_user",
@@ -51,6 +54,7 @@ def graph_config(run: ClaimedRun, *, saver: BaseCheckpointSaver[str], at_head: b
         "graph_id": run.graph_id,
         "assistant_id": run.assistant_id,
         _CHECKPOINTER: saver,
+        **({_STRICT_RESUME: True} if run.kwargs.get(STRICT_RESUME) else {}),
     }
     if (user := configurable.get("langgraph_auth_user")) is not None:
         configurable["langgraph_auth_user"] = User(user)
