@@ -35,7 +35,17 @@ _PROVIDERS: Final[Mapping[str, str]] = {
 }
 """LangChain's names of providers where genai-prices has others."""
 
-_RATES: Final = ("input", "output", "cache_read", "cache_write", "audio_input", "audio_output", "reasoning")
+_KINDS: Final = ("cache_read", "cache_creation", "audio", "reasoning")
+_RATES: Final = (
+    "input",
+    "output",
+    "cache_read",
+    "cache_write",
+    "cache_write_1h",
+    "audio_input",
+    "audio_output",
+    "reasoning",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +64,41 @@ class Rates:
     output: Decimal
     cache_read: Decimal | None = None
     cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
     audio_input: Decimal | None = None
     audio_output: Decimal | None = None
     reasoning: Decimal | None = None
 
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any], *, of: str) -> Rates:
+        """Rates from JSON; `of` whose they are, for the message.
+
+        Raises:
+            ValueError: a member is missing, unknown, or no price.
+        """
+        unknown = set(given) - set(_RATES)
+        if unknown:
+            raise ValueError(f"price of {of}: {', '.join(sorted(unknown))} is not one of {', '.join(_RATES)}")
+        try:
+            rates = {name: Decimal(str(value)) for name, value in given.items()}
+        except InvalidOperation:
+            raise ValueError(f"price of {of}: dollars per million tokens were expected, not {dict(given)}") from None
+        if missing := {"input", "output"} - set(rates):
+            raise ValueError(f"price of {of}: {', '.join(sorted(missing))} is missing")
+        if any(not rate.is_finite() or rate < 0 for rate in rates.values()):
+            raise ValueError(f"price of {of}: no price is below zero or infinite")
+        return cls(**rates)
+
     def nano_usd(self, usage: Mapping[str, Any]) -> int:
         """The cost of LangChain's usage metadata, whose details are parts of its totals."""
         ins, outs = details(usage, "input_token_details"), details(usage, "output_token_details")
-        read, write = ins.get("cache_read", 0), ins.get("cache_creation", 0)
-        heard, spoken, reasoned = ins.get("audio", 0), outs.get("audio", 0), outs.get("reasoning", 0)
+        read, write, hour = ins["cache_read"], ins["cache_creation"], ins["cache_creation_1h"]
+        heard, spoken, reasoned = ins["audio"], outs["audio"], outs["reasoning"]
         parts = (
             (max(0, int(usage.get("input_tokens") or 0) - read - write - heard), self.input),
             (read, self.cache_read),
-            (write, self.cache_write),
+            (write - hour, self.cache_write),
+            (hour, self.cache_write if self.cache_write_1h is None else self.cache_write_1h),
             (heard, self.audio_input),
         )
         total = sum((count * (self.input if rate is None else rate) for count, rate in parts), Decimal(0))
@@ -96,7 +128,7 @@ class Prices:
         data = Path(path).read_bytes()
         try:
             models = cast("dict[str, dict[str, Any]]", json.loads(data)["models"])
-            own = {name: _rates(name, rates) for name, rates in models.items()}
+            own = {name: Rates.from_mapping(rates, of=name) for name, rates in models.items()}
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a price list: an object with the member `models` was expected") from error
         return cls(own, f"{_LIBRARY}, file {sha256(data).hexdigest()[:12]}")
@@ -116,9 +148,20 @@ def rounded(dollars: Decimal) -> int:
 
 
 def details(usage: Mapping[str, Any], name: str) -> dict[str, int]:
-    """The counts of one of usage metadata's members of details."""
-    found = cast("Mapping[str, Any]", usage.get(name) or {})
-    return {kind: int(count or 0) for kind, count in found.items()}
+    """The counts of one of usage metadata's members of details, by kind.
+
+    LangChain names kinds of a service tier with a prefix (`priority_cache_read`), and Anthropic's cache writes also by
+    how long they are kept (`ephemeral_1h_input_tokens`), instead of `cache_creation` or besides it.
+    """
+    found = {kind: int(count or 0) for kind, count in cast("Mapping[str, Any]", usage.get(name) or {}).items()}
+    counts = {kind: sum(count for one, count in found.items() if _is(one, kind)) for kind in _KINDS}
+    kept = sum(count for kind, count in found.items() if kind.startswith("ephemeral_"))
+    hour = found.get("ephemeral_1h_input_tokens", 0)
+    return {**counts, "cache_creation": max(counts["cache_creation"], kept), "cache_creation_1h": hour}
+
+
+def _is(name: str, kind: str) -> bool:
+    return name == kind or (name.endswith(f"_{kind}") and name.partition("_")[0] in ("priority", "flex"))
 
 
 def _library_cost(model: str, usage: Mapping[str, Any], provider: str | None) -> Decimal | None:
@@ -126,11 +169,12 @@ def _library_cost(model: str, usage: Mapping[str, Any], provider: str | None) ->
     counts = {
         "input_tokens": int(usage.get("input_tokens") or 0),
         "output_tokens": int(usage.get("output_tokens") or 0),
-        "cache_read_tokens": ins.get("cache_read", 0),
-        "cache_write_tokens": ins.get("cache_creation", 0),
-        "input_audio_tokens": ins.get("audio", 0),
-        "output_audio_tokens": outs.get("audio", 0),
-        "output_reasoning_tokens": outs.get("reasoning", 0),
+        "cache_read_tokens": ins["cache_read"],
+        "cache_write_tokens": ins["cache_creation"],
+        "cache_write_1h_tokens": ins["cache_creation_1h"],
+        "input_audio_tokens": ins["audio"],
+        "output_audio_tokens": outs["audio"],
+        "output_reasoning_tokens": outs["reasoning"],
     }
     # The library infers what is missing and refuses parts that exceed their whole: leave out what is nothing.
     given = {name: count for name, count in counts.items() if count or name in ("input_tokens", "output_tokens")}
@@ -144,18 +188,3 @@ def _library_cost(model: str, usage: Mapping[str, Any], provider: str | None) ->
             whole = Usage(input_tokens=counts["input_tokens"], output_tokens=counts["output_tokens"])
             return calc_price(whole, model, provider_id=provider_id).total_price
     return None
-
-
-def _rates(model: str, given: Mapping[str, Any]) -> Rates:
-    unknown = set(given) - set(_RATES)
-    if unknown:
-        raise ValueError(f"price of {model}: {', '.join(sorted(unknown))} is not one of {', '.join(_RATES)}")
-    try:
-        rates = {name: Decimal(str(value)) for name, value in given.items()}
-    except InvalidOperation:
-        raise ValueError(f"price of {model}: dollars per million tokens were expected, not {dict(given)}") from None
-    if missing := {"input", "output"} - set(rates):
-        raise ValueError(f"price of {model}: {', '.join(sorted(missing))} is missing")
-    if any(rate < 0 or not rate.is_finite() for rate in rates.values()):
-        raise ValueError(f"price of {model}: no price is below zero or infinite")
-    return Rates(**rates)

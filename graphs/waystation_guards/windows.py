@@ -18,9 +18,10 @@ def window_start(window: Window, now: datetime, timezone: str = "UTC") -> dateti
         return None
     local = now.astimezone(ZoneInfo(timezone))
     if window == "hour":
-        return (
-            local - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
-        ).astimezone(UTC)
+        # Counted back in UTC: where clocks are set back, an hour of the same name comes twice, and is two windows.
+        return now.astimezone(UTC) - timedelta(
+            minutes=local.minute, seconds=local.second, microseconds=local.microsecond
+        )
     day = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     if window == "week":
         day = (day.replace(tzinfo=None) - timedelta(days=day.weekday())).replace(tzinfo=day.tzinfo)
