@@ -10,7 +10,7 @@ comes from elsewhere as a date is turned into that when it is first read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ _within: ContextVar[float | None] = ContextVar("waystation_deadline", default=No
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
+def within(seconds: float) -> Generator[None]:
     """Whatever is called in this block has to be done in so many seconds. An outer, earlier deadline stays."""
     outer = _within.get()
     at = monotonic() + seconds

@@ -56,10 +56,12 @@ class FailoverModel(BaseChatModel):
         policy: FailoverPolicy | None = None,
         *,
         on_change: OnChange | None = None,
+        times: Latencies | None = None,
         **kwargs: Any,
     ) -> None:
         """`targets`: in order; chat models, `Target`s or providers' names (`openai:gpt-5-mini`). `on_change`: told when
-        a target's breaker opens or closes. Further arguments are `BaseChatModel`'s.
+        a target's breaker opens or closes. `times`: shared with other failovers over the same targets, for hedges.
+        Further arguments are `BaseChatModel`'s.
 
         Raises:
             ValueError: there is no target, two have the same name, or a name is no model's.
@@ -70,7 +72,9 @@ class FailoverModel(BaseChatModel):
         names = [target.name for target in found]
         if double := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two targets of a failover are called {double!r}; give one a region, deployment or name")
-        super().__init__(**{**kwargs, "targets": found, "policy": policy or FailoverPolicy(), "on_change": on_change})
+        members: Any = {"targets": found, "policy": policy or FailoverPolicy(), "on_change": on_change}
+        super().__init__(**kwargs, **members)
+        self._times = times or Latencies()
 
     @property
     def _llm_type(self) -> str:

@@ -136,14 +136,23 @@ async def _shown(one: Try, shown: Shown, ending: Ending) -> AsyncIterator[AIMess
             chunk = _as_chunk(piece)
             if seam is not None:
                 last = chunk
-                chunk = shown.formed(chunk, seam.cut(str(piece.text)))
+                chunk = shown.formed(chunk, _new(seam, str(piece.text), shown))
             if chunk.content or chunk.tool_call_chunks or chunk.usage_metadata or chunk.additional_kwargs:
                 shown.note(chunk)
                 yield chunk
-    if seam is not None and last is not None and (rest := seam.rest()):
+    if seam is not None and last is not None and (rest := _new(seam, None, shown)):
         chunk = shown.formed(last.model_copy(update={"usage_metadata": None, "tool_call_chunks": []}), rest)
         shown.note(chunk)
         yield chunk
+
+
+def _new(seam: Seam, text: str | None, shown: Shown) -> str:
+    """What a continuation adds. One that does not go on cannot be asked for again: the answer is restarted."""
+    try:
+        return seam.rest() if text is None else seam.cut(text)
+    except MalformedAnswer:
+        shown.has_more = True
+        raise
 
 
 def _as_chunk(piece: AIMessage) -> AIMessageChunk:

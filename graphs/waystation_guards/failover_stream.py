@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from typing import Any, Final, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+
+from waystation_guards.failover_errors import MalformedAnswer
 
 MARK: Final = "failover"
 """The member of `response_metadata` in which a failover tells what it did."""
@@ -22,6 +25,8 @@ CONTINUE: Final = (
 
 _LEAST_OVERLAP: Final = 4
 _LONGEST_OVERLAP: Final = 400
+_ANEW: Final = 16
+"""Characters of the answer's beginning with which a continuation is taken for another beginning."""
 
 
 @dataclass(slots=True)
@@ -61,10 +66,10 @@ class Shown:
         """A piece of a later try with this text, in the form of the first try's."""
         content: Any = text
         if self.like is not None and isinstance(self.like.content, list):
-            blocks = cast("list[Any]", self.like.content)
-            block = next(
-                (one for one in blocks if isinstance(one, dict) and cast("Any", one).get("type") == "text"), {}
+            blocks = (
+                cast("dict[str, Any]", one) for one in cast("list[Any]", self.like.content) if isinstance(one, dict)
             )
+            block = next((one for one in blocks if one.get("type") == "text"), {})
             content = [{**block, "type": "text", "text": text}] if text else []
         return piece.model_copy(update={"content": content, "additional_kwargs": {}})
 
@@ -74,6 +79,9 @@ class Seam:
     """Cuts from the beginning of a continuation what it repeats of the text before it.
 
     Text is held back only while it may still be a repetition: of the whole answer, or of its last words.
+
+    Raises:
+        MalformedAnswer: it begins the answer anew in other words, which no cut makes a continuation.
     """
 
     before: str
@@ -94,10 +102,14 @@ class Seam:
         held, self._held, self._is_through = self._held, "", True
         if held.startswith(self.before):
             return held[len(self.before) :]
+        if len(held) >= _LEAST_OVERLAP and self.before.startswith(held):
+            return ""
         longest = min(len(held), len(self.before), _LONGEST_OVERLAP)
         for length in range(longest, _LEAST_OVERLAP - 1, -1):
             if self.before.endswith(held[:length]) and self._is_word(length):
                 return held[length:]
+        if len(commonprefix((held, self.before))) >= _ANEW:
+            raise MalformedAnswer("the continuation begins the answer anew")
         return held
 
     def _may_repeat(self) -> bool:
