@@ -34,13 +34,27 @@ class GuardError(Exception):
 
 
 class BudgetExceeded(GuardError):
-    """A call was not made because it might pass a budget's limit; `limit` is that one."""
+    """A call was not made because it might pass a budget's limit; `limit` is that one.
+
+    `ends_run`: what watches over the run is to end it with this message, where it can. `degrades`: the call may be made
+    of a cheaper model.
+    """
 
     code = "budget_exceeded"
 
-    def __init__(self, message: str, *, limit: Any = None, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        limit: Any = None,
+        retry_after_s: float | None = None,
+        ends_run: bool = False,
+        degrades: bool = False,
+    ) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.limit = limit
+        self.ends_run = ends_run
+        self.degrades = degrades
 
 
 class PriceUnknown(GuardError):

@@ -56,9 +56,10 @@ class MemoryLedger:
                 state = self._state(hold.account)
                 if state.spent + state.at_risk + hold.amount > hold.limit:
                     return Refusal(hold, self._balance(hold.account))
-            for hold in holds:
+            held = _by_account(holds)
+            for hold in held:
                 self._set_aside(hold, 1)
-            self._open[call] = _Open(tuple(holds), self.clock() + ttl_s)
+            self._open[call] = _Open(held, self.clock() + ttl_s)
             return [self._balance(hold.account) for hold in holds]
 
     async def settle(self, call: str, site: CallSite, entry: Entry) -> Sequence[Balance]:
@@ -119,6 +120,16 @@ class MemoryLedger:
             seen = entry.cost_nano_usd / entry.estimate_nano_usd
             before = self._ratios.get((tenant, entry.model), 1.0)
             self._ratios[tenant, entry.model] = before + _WEIGHT * (seen - before)
+
+
+def _by_account(holds: Sequence[Hold]) -> tuple[Hold, ...]:
+    """One hold for each account: the largest of several limits on it."""
+    largest: dict[Account, Hold] = {}
+    for hold in holds:
+        other = largest.get(hold.account, hold)
+        amount, worst = max(hold.amount, other.amount), max(hold.worst, other.worst)
+        largest[hold.account] = replace(hold, amount=amount, worst=worst)
+    return tuple(largest.values())
 
 
 def _remember(seen: OrderedDict[str, None], what: str) -> None:
