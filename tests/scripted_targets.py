@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -120,6 +120,13 @@ class Scripted(BaseChatModel):
     def _play(self, script: list[Any]) -> Iterator[AIMessageChunk]:
         for step in script:
             yield _chunk(step)
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Let others run until it is so; within ten seconds."""
+    async with asyncio.timeout(10):
+        while not is_so():  # noqa: ASYNC110  # what is waited for is another's attribute
+            await asyncio.sleep(0)
 
 
 def _chunk(step: Any) -> AIMessageChunk:

@@ -76,6 +76,19 @@ class FailoverModel(BaseChatModel):
         super().__init__(**kwargs, **members)
         self._times = times or Latencies()
 
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any], *, on_change: OnChange | None = None) -> FailoverModel:
+        """A failover from JSON values: `targets`, a list (`target_of`), and the members of `FailoverPolicy`.
+
+        Raises:
+            ValueError: a key or value that is none; the message names it.
+        """
+        targets: Any = given.get("targets")
+        if not isinstance(targets, list) or not targets:
+            raise ValueError(f"failover.targets is {targets!r}; expected is a list of models")
+        policy = FailoverPolicy.from_mapping({name: value for name, value in given.items() if name != "targets"})
+        return cls(cast("list[Named]", targets), policy, on_change=on_change)
+
     @property
     def _llm_type(self) -> str:
         return f"{WRAPPER}failover"

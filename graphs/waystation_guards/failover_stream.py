@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import Any, Final, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
@@ -66,10 +65,8 @@ class Shown:
         """A piece of a later try with this text, in the form of the first try's."""
         content: Any = text
         if self.like is not None and isinstance(self.like.content, list):
-            blocks = (
-                cast("dict[str, Any]", one) for one in cast("list[Any]", self.like.content) if isinstance(one, dict)
-            )
-            block = next((one for one in blocks if one.get("type") == "text"), {})
+            blocks = cast("list[dict[str, Any]]", [one for one in self.like.content if isinstance(one, dict)])
+            block = next((one for one in blocks if one.get("type") == "text"), cast("dict[str, Any]", {}))
             content = [{**block, "type": "text", "text": text}] if text else []
         return piece.model_copy(update={"content": content, "additional_kwargs": {}})
 
@@ -108,7 +105,7 @@ class Seam:
         for length in range(longest, _LEAST_OVERLAP - 1, -1):
             if self.before.endswith(held[:length]) and self._is_word(length):
                 return held[length:]
-        if len(commonprefix((held, self.before))) >= _ANEW:
+        if len(held) >= _ANEW and self.before.startswith(held[:_ANEW]):
             raise MalformedAnswer("the continuation begins the answer anew")
         return held
 

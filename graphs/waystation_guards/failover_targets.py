@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
@@ -45,23 +45,26 @@ class Target:
         return replace(self, runnable=self.model.bind_tools(tools, **params))
 
 
-Named = Target | BaseChatModel | str
+Named = Target | BaseChatModel | str | Mapping[str, Any]
+
+_OWN: Final = ("name", "region", "prefill")
 
 
-def target_of(given: Named, *, model_of: Callable[[str], BaseChatModel] | None = None) -> Target:
-    """A target from a chat model or a provider's name (`openai:gpt-5-mini`).
+def target_of(given: Named) -> Target:
+    """A target from a chat model, a provider's name (`openai:gpt-5-mini`), or JSON values: those of
+    `providers.ModelSettings`, and `name`, `region` and `prefill` as here.
 
     Raises:
-        ValueError: the name is none, or its provider's package is not installed.
+        ValueError: a name or setting is none, or the provider's package is not installed; the message says which.
     """
     if isinstance(given, Target):
         return given
+    if isinstance(given, BaseChatModel):
+        return Target(given)
+    from waystation_guards.providers import chat_model  # loads no provider's package, but takes its time
+
     if isinstance(given, str):
-        return Target((model_of or _model)(given))
-    return Target(given)
-
-
-def _model(name: str) -> BaseChatModel:
-    from waystation_guards.providers import chat_model  # providers' packages are extras
-
-    return chat_model(name)
+        return Target(chat_model(given))
+    own = {name: given[name] for name in _OWN if name in given}
+    settings = {name: value for name, value in given.items() if name not in _OWN}
+    return Target(chat_model(settings), deployment=str(given.get("deployment") or ""), **own)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from scripted_targets import Scripted, Status
+from scripted_targets import Scripted, Status, until
 from waystation_guards.breakers import BreakerChange
 from waystation_guards.errors import AllTargetsFailed
 from waystation_guards.failover import FailoverModel
@@ -90,9 +89,7 @@ async def test_while_one_probes_the_others_go_elsewhere(world: World) -> None:
     await answers(model, 4)
     world.now += 31
     probe = asyncio.create_task(model.ainvoke("hi"))
-    async with asyncio.timeout(10):
-        while len(broken.asked) < 5:
-            await asyncio.sleep(0)
+    await until(lambda: len(broken.asked) == 5)
     assert await answers(model, 5) == ["second"] * 5
     go.set()
     assert (await probe).text == "fine"
@@ -191,8 +188,8 @@ async def test_without_the_state_calls_go_on(how: str, monkeypatch: pytest.Monke
             raise ConnectionError("redis is away")
         await asyncio.Event().wait()
 
-    state: Callable[..., Any] = type("Away", (), {"admit": away, "report": away})
-    use_ports(Ports(MemoryLedger(), state(), MemoryCache()))
+    state: Any = type("Away", (), {"admit": away, "report": away})()
+    use_ports(Ports(MemoryLedger(), state, MemoryCache()))
     assert await answers(world.over(scripted(BROKEN), scripted(FINE)), 6) == ["fine"] * 6
 
 

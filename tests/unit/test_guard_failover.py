@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
-from scripted_targets import Scripted, Status
+from scripted_targets import Scripted, Status, until
 from waystation_guards.budget import Budget
 from waystation_guards.calls import CallSite
 from waystation_guards.deadlines import within
@@ -47,7 +47,8 @@ def good(*words: str) -> Scripted:
 
 
 def policy(**members: Any) -> FailoverPolicy:
-    return FailoverPolicy(**{"backoff": QUICK, **members})
+    given: dict[str, Any] = {"backoff": QUICK, **members}
+    return FailoverPolicy(**given)
 
 
 async def ask(model: Any, how: str, config: Any = None) -> AIMessage:
@@ -270,9 +271,7 @@ async def test_cancelling_the_call_cancels_the_try_and_gives_back_what_it_held(p
     for how in ("ainvoke", "astream"):
         first.began[0].clear()
         task = asyncio.create_task(ask(FailoverModel([first, good()], policy()), how, watched(None, [budget])))
-        async with asyncio.timeout(10):
-            while not first.began[0].is_set():
-                await asyncio.sleep(0)
+        await until(lambda: bool(first.began[0].is_set()))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -307,9 +306,7 @@ class TestHedges:
         slow, broken = scripted([go, "slow"]), scripted([Status(401)])
         model = FailoverModel([slow, broken], policy(hedge=Hedge(after_s=0.0)))
         task = asyncio.create_task(model.ainvoke("hi"))
-        async with asyncio.timeout(10):
-            while not broken.asked:
-                await asyncio.sleep(0)
+        await until(lambda: bool(broken.asked))
         go.set()
         answer = await task
         assert answer.text == "slow"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +20,7 @@ from waystation_guards.failover import FailoverModel
 from waystation_guards.failover_policy import Backoff, Decision, FailoverPolicy, OnBreak
 from waystation_guards.failover_stream import CONTINUE, Seam
 from waystation_guards.failover_targets import Target
+from waystation_guards.hedging import Hedge
 from waystation_guards.limits import Limit
 from waystation_guards.memory import memory_ports
 from waystation_guards.ports import Ports, use_ports
@@ -35,10 +35,10 @@ WHOLE = "The sky is blue because light is scattered."
 
 
 @pytest.fixture(autouse=True)
-def ports() -> Iterator[Ports]:
+def ports() -> Ports:
     made = memory_ports()
     use_ports(made)
-    yield made
+    return made
 
 
 def scripted(*scripts: list[Any]) -> Scripted:
@@ -273,8 +273,6 @@ class TestInGraphs:
         assert [(one["event"], one["message_id"]) for one in events] == [("retracted", old)]
 
     async def test_hedges_show_one_answer(self) -> None:
-        from waystation_guards.hedging import Hedge
-
         model = FailoverModel(
             [scripted([WHOLE]), scripted(["another"])], FailoverPolicy(hedge=Hedge(after_s=0.0, least_s=0.0))
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from scripted_targets import until
 from waystation_guards.hedging import Hedge, Latencies, Lost, race
 
 pytestmark = pytest.mark.anyio
@@ -86,9 +87,7 @@ async def test_where_there_is_no_second_the_first_is_waited_for() -> None:
 async def test_one_failure_is_told_and_the_other_waited_for() -> None:
     one, two, failed, error = Runner(), Runner().says(ValueError("no")), list[Any](), None
     task = start(one, two, failed)
-    async with asyncio.timeout(10):
-        while not failed:
-            await asyncio.sleep(0)
+    await until(lambda: bool(failed))
     one.says()
     assert await task == (one, 1.0)
     ((runner, error),) = failed
