@@ -30,6 +30,7 @@ from waystation_guards.estimates import Estimate, counted_usage, estimate, input
 from waystation_guards.limits import Limit
 from waystation_guards.ports import Account, Balance, Entry, Hold, Ports, Refusal
 from waystation_guards.pricing import Prices, Rates
+from waystation_guards.provider_errors import Billed, classify
 from waystation_guards.watching import Made, ModelCall, ToolCall
 from waystation_guards.windows import window_end, window_label
 
@@ -112,15 +113,19 @@ class Budget:
         call.held[id(self)] = _Held(expected, tuple(accounts))
 
     async def after_model(self, call: ModelCall, made: Made) -> None:
-        """Write what the call came to. A call that failed before anything was answered costs nothing."""
+        """Write what the call came to: what the provider says, or what was counted where it had no time to say it.
+
+        A call that failed before it was answered costs nothing, one whose answer was lost what was expected.
+        """
         held: _Held | None = call.held.pop(id(self), None)
         if held is None:
             return
-        if made == "not made" or (made == "failed" and not call.streamed_chunks and call.usage is None):
+        billed = _billed(call, made)
+        if billed == "no":
             if held.reserved:
                 await _insist(lambda: call.ports.ledger.release(self._key(call)))
             return
-        entry = self._entry(call, held, made)
+        entry = self._entry(call, held, made, is_lost=billed == "answer")
         balances = await _insist(lambda: call.ports.ledger.settle(self._key(call), call.site, entry))
         if balances is not None:
             self._alert(call.site, held.accounts, entry, balances)
@@ -209,9 +214,10 @@ class Budget:
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * 1.5, 1.0)
 
-    def _entry(self, call: ModelCall, held: _Held, made: Made) -> Entry:
+    def _entry(self, call: ModelCall, held: _Held, made: Made, *, is_lost: bool) -> Entry:
+        chunks = held.estimate.output_tokens if is_lost else call.streamed_chunks
         usage = call.usage or counted_usage(
-            held.estimate.input_tokens, chunks=call.streamed_chunks, chars=max(call.streamed_chars, call.answered_chars)
+            held.estimate.input_tokens, chunks=chunks, chars=max(call.streamed_chars, call.answered_chars)
         )
         price = self.prices.cost(call.model, usage, provider=call.provider or None)
         flat = self._flat()
@@ -228,7 +234,8 @@ class Budget:
             "model",
             call.model,
             cost_nano_usd=cost,
-            estimate_nano_usd=held.estimate.plain_nano_usd,
+            # Nothing is to be learned of calls that were broken off.
+            estimate_nano_usd=held.estimate.plain_nano_usd if made == "made" else None,
             price_version=price.version if price else "flat" if flat else "",
             usage=usage,
             spent={account: used[account.unit] for _, account in held.accounts},
@@ -247,6 +254,8 @@ class Budget:
     ) -> None:
         after = {balance.account: balance for balance in balances}
         for limit, account in accounts:
+            if account not in after:  # another settled this call, and hears of it
+                continue
             for alert in alerts_of(limit, site, after[account], added=entry.spent[account]):
                 log.warning("budget: %s", alert.text)
                 if self._on_alert is not None:
@@ -262,6 +271,15 @@ class Budget:
         if not self._fails_open:
             raise GuardUnavailable("the budget's ledger does not answer, and the budget fails closed") from error
         log.warning("the budget's ledger does not answer; the call goes on without it", exc_info=error)
+
+
+def _billed(call: ModelCall, made: Made) -> Billed | None:
+    """What of a call that told no usage is to be paid; None where what is known of it is all."""
+    if made == "not made":
+        return "no"
+    if made != "failed" or call.streamed_chunks or call.usage is not None or call.error is None:
+        return None
+    return classify(call.error).billed
 
 
 async def _insist(work: Callable[[], Awaitable[T]]) -> T | None:

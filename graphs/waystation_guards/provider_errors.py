@@ -64,6 +64,8 @@ def classify(error: BaseException) -> Failure:
     if isinstance(error, BaseExceptionGroup):
         first: BaseException = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
         return classify(first)
+    if not isinstance(error, Exception):  # cancelled, or a stream that nobody reads on
+        return Failure("unknown", billed="input")
     if isinstance(error, StreamBroken):
         return Failure("connection", billed="input")
     if isinstance(error, GuardError):
