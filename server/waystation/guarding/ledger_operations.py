@@ -67,7 +67,7 @@ def settle_op(call: str, site: CallSite, entry: Entry) -> dict[str, Any]:
 
 
 def release_op(call: str, tenant: str) -> dict[str, Any]:
-    return {"do": "release", "tenant": tenant, "call": short(call)}
+    return {"do": "release", "tenant": short(tenant), "call": short(call)}
 
 
 def short(text: str) -> str:
@@ -81,7 +81,7 @@ def short(text: str) -> str:
 
 def _account(account: Account) -> dict[str, Any]:
     return {
-        "tenant": account.tenant,
+        "tenant": short(account.tenant),
         "id": account_id(account),
         "scope": short(account.scope),
         "owner": short(account.owner),
@@ -92,7 +92,7 @@ def _account(account: Account) -> dict[str, Any]:
 
 def _site(site: CallSite) -> dict[str, Any]:
     return {
-        "tenant": site.tenant,
+        "tenant": short(site.tenant),
         "thread": short(site.thread),
         "run": short(site.run),
         "attempt": _within(site.attempt, 0, 2**31 - 1),

@@ -17,7 +17,7 @@ from typing import Any, Final
 import structlog
 
 from waystation.events.batcher import Batcher
-from waystation.guarding.ledger_operations import account_id, release_op, reserve_op, settle_op
+from waystation.guarding.ledger_operations import account_id, release_op, reserve_op, settle_op, short
 from waystation_db import guard_ledger
 from waystation_db.errors import DatabaseUnavailable
 from waystation_db.pool import Database
@@ -192,13 +192,15 @@ class PostgresLedger:
         await self._desk.ask(release_op(call, self._tenant))
 
     async def balances(self, accounts: Sequence[Account]) -> Sequence[Balance]:
-        return _balances(accounts, await self._desk.balances([(one.tenant, account_id(one)) for one in accounts]))
+        return _balances(
+            accounts, await self._desk.balances([(short(one.tenant), account_id(one)) for one in accounts])
+        )
 
     async def now(self) -> datetime:
         return await self._desk.now()
 
     async def ratio(self, tenant: str, model: str) -> float:
-        return await self._desk.ratio(tenant, model)
+        return await self._desk.ratio(short(tenant), short(model))
 
 
 def _balances(accounts: Sequence[Account], found: Sequence[Sequence[int]]) -> list[Balance]:
