@@ -179,8 +179,8 @@ async def drift(conn: Conn, tenant_id: str) -> list[Drift]:
     return [Drift(*row) for row in rows]
 
 
-async def mend(conn: Conn, tenant_id: str, one: Drift) -> None:
-    """Add to an account's balance what it lacks. Commits."""
+async def restore_account(conn: Conn, tenant_id: str, one: Drift) -> None:
+    """An account that was forgotten, with nothing on it; one that is there stays as it is. Commits."""
     params = {
         "tenant_id": tenant_id,
         "account_id": one.account_id,
@@ -188,6 +188,15 @@ async def mend(conn: Conn, tenant_id: str, one: Drift) -> None:
         "owner": one.owner,
         "unit": one.unit,
         "window": one.window,
+    }
+    await conn.execute(_q["restore_account"], params)
+
+
+async def mend(conn: Conn, tenant_id: str, one: Drift) -> None:
+    """Add to an account's balance what it lacks. Commits."""
+    params = {
+        "tenant_id": tenant_id,
+        "account_id": one.account_id,
         "spent": one.spent,
         "held": one.held,
         "at_risk": one.at_risk,

@@ -112,12 +112,17 @@ from compared
 where (spent <> 0 or held <> 0 or at_risk <> 0) and scope is not null
 order by scope, owner, unit, "window";
 
+-- name: restore_account
+-- An account that was forgotten, with nothing on it.
+insert into guard_account (tenant_id, account_id, scope, owner, unit, "window")
+values (%(tenant_id)s, %(account_id)s, %(scope)s, %(owner)s, %(unit)s, %(window)s)
+on conflict do nothing;
+
 -- name: mend
 -- Adds what an account's balance lacks.
-insert into guard_account as a (tenant_id, account_id, scope, owner, unit, "window", spent, held, at_risk)
-values (%(tenant_id)s, %(account_id)s, %(scope)s, %(owner)s, %(unit)s, %(window)s, %(spent)s, %(held)s, %(at_risk)s)
-on conflict (tenant_id, account_id) do update
-set spent = a.spent + excluded.spent, held = a.held + excluded.held, at_risk = a.at_risk + excluded.at_risk;
+update guard_account
+set spent = spent + %(spent)s, held = held + %(held)s, at_risk = at_risk + %(at_risk)s
+where tenant_id = %(tenant_id)s and account_id = %(account_id)s;
 
 -- name: of_call
 -- The entries about a call, the oldest first: call, kind, cost, spent, detail, whose it was.

@@ -72,6 +72,7 @@ async def rebuild(db: Database, tenant: str, *, dry_run: bool = False) -> list[D
     async with db.connection() as conn:
         found = await guard_ledger.drift(conn, tenant)
         for one in () if dry_run else found:
+            await guard_ledger.restore_account(conn, tenant, one)
             await guard_ledger.mend(conn, tenant, one)
     return found
 
