@@ -130,6 +130,15 @@ class TestLedger:
         assert (refusal.balance.spent, refusal.balance.held) == (0, 10)
         assert await balance(world, wide) == (0, 10)
 
+    async def test_two_limits_on_one_account_hold_once(self, world: World) -> None:
+        account, call = an_account(), f"{uuid4()}/b"
+        assert await reserve(world, Hold(account, 40, 100, worst=60), Hold(account, 40, 200, worst=60), call=call)
+        (found,) = await world.ledger.balances([account])
+        assert (found.held, found.at_risk) == (40, 60)
+        assert await reserve(world, Hold(account, 20, 200), Hold(account, 50, 100)) is None
+        await world.ledger.release(call)
+        assert await balance(world, account) == (0, 0)
+
     async def test_settling_turns_the_hold_into_what_was_spent_once(self, world: World) -> None:
         account = an_account()
         call = await reserve(world, Hold(account, 40, 100))
