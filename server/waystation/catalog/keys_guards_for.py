@@ -40,6 +40,10 @@ class SelectorKeys(BaseModel):
             for member, patterns in self._given().items()
         )
 
+    def may_concern(self, tenant: str) -> bool:
+        """Whether any run of a tenant may be meant."""
+        return self.tenant is None or any(fnmatchcase(tenant, pattern) for pattern in self.tenant)
+
     @property
     def specificity(self) -> int:
         """The larger, the more it is about single runs: a key, then a user, an assistant, a tenant, a graph."""
