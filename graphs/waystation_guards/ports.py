@@ -13,13 +13,14 @@ million tokens is 150 nano-dollars per token, so rounding loses less than a nano
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol
 
 from langchain_core.runnables import RunnableConfig
 
+from waystation_guards.audit import AuditSink
 from waystation_guards.calls import PORTS_KEY, CallSite
 
 SHARED: Final = "shared:"
@@ -274,7 +275,9 @@ class Cache(Protocol):
 class Ports:
     """The three ports, and whose they are where a server hands them in.
 
-    `loop`: the loop that they live on, for code that blocks in threads; None where any loop will do.
+    `loop`: the loop that they live on, for code that blocks in threads; None where any loop will do. `audit`: where
+    guards tell what they did (`audit.audit`); None tells nobody. `on_alert`: told of each alert (`budget_alerts.Alert`)
+    of any budget that uses these ports, besides the budget's own.
     """
 
     ledger: Ledger
@@ -283,6 +286,8 @@ class Ports:
     tenant: str = ""
     key: str = ""
     loop: AbstractEventLoop | None = None
+    on_alert: Callable[[Any], Awaitable[None] | None] | None = None
+    audit: AuditSink | None = None
 
 
 _of_process: list[Ports] = []

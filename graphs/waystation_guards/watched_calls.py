@@ -40,6 +40,8 @@ class ModelCall:
     answered_chars: int = 0
     usage: Mapping[str, Any] | None = None
     """What the provider says it was; None where it says nothing."""
+    message: AIMessage | None = None
+    """The answer, once it is there whole."""
     response: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """The `response_metadata` of the answer: the provider's headers too, where the model was told to include them."""
     error: BaseException | None = None
@@ -146,11 +148,17 @@ def is_cache_hit(response: LLMResult) -> bool:
 
 
 def answer(response: LLMResult) -> dict[str, Any]:
-    """What an answer says of the call: its usage, its metadata, and how long it is."""
-    metadata = next((message.response_metadata for message in _messages(response)), cast("dict[str, Any]", {}))
+    """What an answer says of the call: its usage, its message and metadata, and how long it is."""
+    message = next(iter(_messages(response)), None)
     texts = sum(len(one.text) for some in response.generations for one in some)
     calls = sum(len(json.dumps(message.tool_calls, default=str)) for message in _messages(response))
-    return {"usage": usage_of(response), "answered_chars": texts + calls, "response": metadata}
+    metadata = {} if message is None else message.response_metadata
+    return {
+        "usage": usage_of(response),
+        "message": message,
+        "answered_chars": texts + calls,
+        "response": cast("dict[str, Any]", metadata),
+    }
 
 
 def size_of_chunk(token: Any, chunk: Any) -> int:

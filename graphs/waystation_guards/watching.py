@@ -97,9 +97,10 @@ class Watcher:
         for number, guard in enumerate(self.guards):
             try:
                 await (guard.before_model(call) if isinstance(call, ModelCall) else guard.before_tool(call))
-            except BaseException:
+            except BaseException as error:
                 with self._lock:
                     self._open.pop(run_id, None)
+                call.error = error
                 await _after(self.guards[:number], call, "not made")
                 raise
 
@@ -116,6 +117,7 @@ class Watcher:
 
     async def ask(self, run_id: UUID, call: ModelCall | ToolCall) -> None:
         """`before`, on the loop where the guards' ports live. Whoever cancels this task ends the call."""
+        call = self._known(run_id) or call
         try:
             for other in self.around:
                 await other.ask(run_id, call)
@@ -129,6 +131,7 @@ class Watcher:
 
     def ask_in_thread(self, run_id: UUID, call: ModelCall | ToolCall) -> None:
         """`before`, for a call that blocks."""
+        call = self._known(run_id) or call
         try:
             for other in self.around:
                 other.ask_in_thread(run_id, call)
@@ -161,7 +164,12 @@ class Watcher:
         """Count what came of a call that is open; `how` it is told of. What has nothing in it counts nothing."""
         call = self._open.get(run_id)
         if chars and isinstance(call, ModelCall):
-            call.streamed(f"{how} {self.run}", chars)
+            call.streamed(f"{how} {id(self)}", chars)
+
+    def _known(self, run_id: UUID) -> ModelCall | ToolCall | None:
+        """The call as other watchers were asked about it: what guards keep about a call, they keep in one place."""
+        others = (*self.around, *_agreed_before(run_id))
+        return next((other._open[run_id] for other in others if run_id in other._open), None)
 
     def is_open(self, run_id: UUID) -> bool:
         return run_id in self._open
