@@ -156,6 +156,13 @@ class TestLedger:
         assert sorted(len(balances) for balances in settled) == [0] * 7 + [1]
         assert await balance(world, account) == (0, 0)
 
+    async def test_of_several_who_settle_a_call_one_hears_the_balances(self, world: World) -> None:
+        account, call = an_account(), f"{uuid4()}/b"
+        entry = Entry("correction", spent={account: 5})
+        told = await asyncio.gather(*(world.ledger.settle(call, SITE, entry) for _ in range(10)))
+        assert sorted(len(one) for one in told) == [0] * 9 + [1]
+        assert await balance(world, account) == (5, 0)
+
     async def test_a_call_asked_about_twice_is_held_once(self, world: World) -> None:
         account, call = an_account(), f"{uuid4()}/b"
         assert await reserve(world, Hold(account, 40, 100), call=call)

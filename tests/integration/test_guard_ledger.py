@@ -210,6 +210,15 @@ class TestManyProcesses:
             await asyncio.gather(*(one.settle(call, CallSite(), entry) for one in ledgers for _ in range(5)))
         assert await balance(ledgers[0], account) == Balance(account, 3, 0)
 
+    async def test_who_asks_again_because_the_answer_was_lost_hears_it(self, db: Database) -> None:
+        account = an_account()
+        op = settle_op("x/b", CallSite(), Entry("model", spent={account: 3}))
+        async with db.connection() as conn:
+            for _ in range(2):
+                assert (await work(conn, [op])).answers[0]["balances"] == [[3, 0, 0]]
+            other = settle_op("x/b", CallSite(), Entry("model", spent={account: 3}))
+            assert (await work(conn, [other])).answers[0]["balances"] == []
+
     async def test_of_two_budgets_that_settle_a_call_at_once_one_says_what_it_cost(
         self, database_uri: str, db: Database
     ) -> None:

@@ -66,6 +66,8 @@ create table guard_ledger (
     graph_id          text        not null,
     user_id           text        not null,
     key_id            text        not null,
+    -- By which its writer knows it again, where the answer was lost and it asks once more.
+    claim             text        not null,
     created_at        timestamptz not null default clock_timestamp(),
     primary key (tenant_id, call)
 );
@@ -111,13 +113,14 @@ language sql volatile
 begin atomic
     insert into guard_ledger (
         tenant_id, call, call_id, kind, bills, model, cost_nano_usd, estimate_nano_usd, price_version, usage, spent, detail,
-        thread_id, run_id, attempt, node, namespace, assistant_id, graph_id, user_id, key_id
+        thread_id, run_id, attempt, node, namespace, assistant_id, graph_id, user_id, key_id,
+        claim
     )
     select h.tenant_id, h.call || '#lost', split_part(h.call, '/', 1), 'correction', false, '', null,
            max(h.amount) filter (where a.unit = 'usd'), '', '{}', '[]',
            jsonb_build_object('outcome', 'lost', 'accounts', jsonb_agg(
                jsonb_build_array(h.account_id, a.scope, a.owner, a.unit, a."window", h.amount, h.tenant_id))),
-           h.thread_id, h.run_id, h.attempt, h.node, '', '', '', '', ''
+           h.thread_id, h.run_id, h.attempt, h.node, '', '', '', '', '', ''
     from unnest(gone) h
     join guard_account a on a.tenant_id = h.tenant_id and a.account_id = h.account_id
     group by h.tenant_id, h.call, h.thread_id, h.run_id, h.attempt, h.node
@@ -258,7 +261,8 @@ language plpgsql as $$
 begin
     insert into guard_ledger (
         tenant_id, call, call_id, kind, bills, model, cost_nano_usd, estimate_nano_usd, price_version, usage, spent, detail,
-        thread_id, run_id, attempt, node, namespace, assistant_id, graph_id, user_id, key_id
+        thread_id, run_id, attempt, node, namespace, assistant_id, graph_id, user_id, key_id,
+        claim
     )
     select op ->> 'tenant', op ->> 'call', op ->> 'call_id', op ->> 'kind', as_bill, op ->> 'model',
            case when as_bill or op ->> 'kind' <> 'model' then (op ->> 'cost')::bigint end,
@@ -269,7 +273,7 @@ begin
                from jsonb_array_elements(op -> 'spent') x
            ),
            op -> 'detail', op ->> 'thread', op ->> 'run', (op ->> 'attempt')::integer, op ->> 'node', op ->> 'namespace',
-           op ->> 'assistant', op ->> 'graph', op ->> 'user', op ->> 'key'
+           op ->> 'assistant', op ->> 'graph', op ->> 'user', op ->> 'key', op ->> 'claim'
     on conflict do nothing;
     return found;
 end

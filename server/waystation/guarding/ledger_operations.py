@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from waystation_guards.calls import CallSite
 from waystation_guards.ports import Account, Entry, Hold
@@ -63,6 +63,7 @@ def settle_op(call: str, site: CallSite, entry: Entry) -> dict[str, Any]:
             {**_account(account), "amount": _within(amount, -_MOST, _MOST)} for account, amount in entry.spent.items()
         ],
         "detail": dict(entry.detail),
+        "claim": uuid4().hex,
     }
 
 

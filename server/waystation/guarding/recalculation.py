@@ -170,6 +170,7 @@ def _op(tenant: str, entry: ModelEntry | CallEntry, call: str, call_id: str, mod
         "graph": entry.graph_id,
         "user": entry.user_id,
         "key": entry.key_id,
+        "claim": "",
     }
 
 
