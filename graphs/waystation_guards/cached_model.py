@@ -15,7 +15,7 @@ from contextlib import aclosing
 from typing import Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from waystation_guards.blocking import wait_for
@@ -23,6 +23,7 @@ from waystation_guards.cached_answers import in_pieces
 from waystation_guards.caching import Asked, Found, ResponseCache
 from waystation_guards.errors import GuardUnavailable
 from waystation_guards.passing import PassingModel, part, whole
+from waystation_guards.preparing import Heard
 from waystation_guards.single_flight import Turn
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class CachedModel(PassingModel):
                 yield part(piece)
             return
         async with found:
-            heard = _Heard()
+            heard = Heard()
             chunks = self.inner.astream(messages, self.below(run_manager), stop=stop, **kwargs)
             async with aclosing(cast("Any", chunks)):
                 async for chunk in chunks:
@@ -113,7 +114,7 @@ class CachedModel(PassingModel):
         if isinstance(found, Found):
             yield from (part(piece) for piece in in_pieces(found.message))
             return
-        heard = _Heard()
+        heard = Heard()
         try:
             for chunk in self.inner.stream(messages, self.below(run_manager), stop=stop, **kwargs):
                 heard.add(chunk)
@@ -137,19 +138,6 @@ class CachedModel(PassingModel):
     def _keep(self, asked: Asked, message: AIMessage, turn: Turn | None) -> None:
         if turn is not None:
             wait_for(self.answers.keep(asked, message), asked.ports.loop)
-
-
-class _Heard:
-    """What a stream has said so far, as one message."""
-
-    def __init__(self) -> None:
-        self.message: AIMessage | None = None
-
-    def add(self, chunk: BaseMessage) -> None:
-        if isinstance(self.message, AIMessageChunk) and isinstance(chunk, AIMessageChunk):
-            self.message = self.message + chunk
-        elif isinstance(chunk, AIMessage):  # the first piece, or all of it from a model that does not stream
-            self.message = chunk
 
 
 def _end(asked: Asked, turn: Turn | None) -> None:

@@ -210,7 +210,7 @@ class ResponseCache:
         if len(data) > rules.max_bytes:
             self._tell("not_kept", asked, why="it is too large")
             return
-        ttl_s = rules.ttl_s * (1 - random.uniform(0, rules.jitter))
+        ttl_s = ttl_of(rules)
         async with asyncio.timeout(rules.store_s):
             await cache.put(asked.key, data, ttl_s=ttl_s + rules.stale_s)
             if rules.stale_s:
@@ -281,6 +281,11 @@ async def record_hit(ports: Ports, site: CallSite, name: str, saved: Mapping[str
             await ports.ledger.settle(f"{uuid4()}/cache", site, entry)
     except Exception as error:  # the answer is there; only the proof of what it saved is lost
         log.warning("the ledger does not answer; a cache hit is missing in it", exc_info=error)
+
+
+def ttl_of(rules: CacheRules) -> float:
+    """How long an answer is fresh, in seconds: a little less each time."""
+    return rules.ttl_s * (1 - random.uniform(0, rules.jitter))
 
 
 def why_not_the_temperature(temperature: Any, rules: CacheRules) -> str | None:

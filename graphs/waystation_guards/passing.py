@@ -28,6 +28,7 @@ from langchain_core.runnables import (
     RunnableParallel,
     RunnableSequence,
 )
+from langchain_core.runnables.config import ensure_config, merge_configs
 from langchain_core.tools import BaseTool
 from langgraph.constants import TAG_NOSTREAM
 from pydantic import PrivateAttr
@@ -159,7 +160,11 @@ class PassingModel(BaseChatModel):
         elif run_manager is not None:
             config = {"callbacks": _child(run_manager)}
         known = {name: value for name, value in config.items() if name not in ("run_id", "run_name") and value}
-        return cast("RunnableConfig", {**known, "tags": [*(config.get("tags") or ()), TAG_NOSTREAM]})
+        below = cast("RunnableConfig", {**known, "tags": [*(config.get("tags") or ()), TAG_NOSTREAM]})
+        if self.callbacks is None:
+            return below
+        # Guards of this model itself: it is the call inside that they have to see.
+        return merge_configs(ensure_config(below), {"callbacks": self.callbacks})
 
     def where(self) -> RunnableConfig | None:
         """The config that says whose call it is."""

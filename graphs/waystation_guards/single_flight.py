@@ -90,12 +90,14 @@ class Turn:
                 log.warning("a cache does not answer; a lock on it is not renewed", exc_info=error)
 
 
-async def take_turn(cache: Cache, key: str, *, read: Callable[[], Awaitable[T | None]], patience: Patience) -> T | Turn:
-    """Wait for another's value, or become the one who computes it.
+async def take_turn(
+    cache: Cache, key: str, *, read: Callable[[], Awaitable[T | None]], patience: Patience, holder: str = ""
+) -> T | Turn:
+    """Wait for another's value, or become the one who computes it. `holder`: who asks; it never waits for itself.
 
     Raises what the cache raises while it is away; TimeoutError when it takes longer than `store_s`.
     """
-    holder, deadline, pause = uuid4().hex, monotonic() + patience.wait_s, _FIRST_POLL_S
+    holder, deadline, pause = holder or uuid4().hex, monotonic() + patience.wait_s, _FIRST_POLL_S
     while True:
         async with asyncio.timeout(patience.store_s):
             leads = await cache.lock(key, holder=holder, ttl_s=patience.lock_s)
