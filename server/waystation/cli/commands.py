@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from waystation import __version__
+from waystation.cli.commands_guards import budget, kill
 from waystation.cli.commands_here import dev, doctor, down, up
 from waystation.cli.commands_keys import keys
 from waystation.cli.commands_ledger import ledger
@@ -64,6 +65,8 @@ app.command(short_help="Bring the schema to this version.")(migrate)
 app.command(short_help="Encrypt what was stored plain or with another key.")(encrypt)
 app.command(short_help="Make the store's vectors anew, for another embedding.")(reindex)
 app.add_typer(keys)
+app.command(short_help="Stop runs at once, and refuse new ones.")(kill)
+app.command(short_help="What is spent of budgets.")(budget)
 app.command(short_help="Check this machine and the project.")(doctor)
 app.add_typer(webhooks, name="webhooks", short_help="Webhooks that were sent or given up.")
 app.add_typer(ledger, name="ledger", short_help="What calls cost, as the guards' ledger has it.")

@@ -10,6 +10,7 @@ import orjson
 
 from waystation.auth import Principal
 from waystation.auth.roles import roles_of
+from waystation.catalog import Project
 from waystation.errors import BadRequest, Forbidden, NotFound, Unavailable
 from waystation.runs.guard_kill import only_admins
 from waystation.services import GraphSide, Services
@@ -69,12 +70,12 @@ async def budgets(
         scope, owner = "user", mine
     async with services.db.connection() as conn:
         now = await guard_ledger.clock(conn)
-        known = _limits(services, caller.tenant_id, now)
+        known = current_limits(services.project, caller.tenant_id, now)
         windows = None if past else sorted({"", *(window for *_, window in known)})
         rows = await guard_standing.standing(
             conn, caller.tenant_id, scope=scope, owner=owner, windows=windows, limit=limit + 1, offset=offset
         )
-    return [_standing(row, known.get((row.scope, row.unit, row.window)), now) for row in rows]
+    return [standing_of(row, known.get((row.scope, row.unit, row.window)), now) for row in rows]
 
 
 async def grant(services: Services, caller: Principal, wish: GrantWish) -> dict[str, Any]:
@@ -89,7 +90,7 @@ async def grant(services: Services, caller: Principal, wish: GrantWish) -> dict[
     only_admins(caller)
     if wish.scope == "tenant" and wish.owner != caller.tenant_id:
         raise BadRequest("owner: with the scope tenant, the caller's own tenant was expected")
-    found = [one for one in _all_limits(services, caller.tenant_id) if _is_meant(one, wish)]
+    found = [one for one in _all_limits(services.project, caller.tenant_id) if _is_meant(one, wish)]
     if not found:
         raise NotFound("waystation.guards.budgets has no such limit")
     one = found[0]
@@ -116,7 +117,7 @@ async def grant(services: Services, caller: Principal, wish: GrantWish) -> dict[
             conn, caller.tenant_id, scope=wish.scope, owner=wish.owner, windows=[_label(one, now)]
         )
     row = next(row for row in rows if (row.scope, row.unit) == (_scope(one), one.unit))
-    return _standing(row, one, now)
+    return standing_of(row, one, now)
 
 
 async def entries(
@@ -157,9 +158,9 @@ def _sums(sums: list[Total]) -> dict[str, Any]:
     }
 
 
-def _all_limits(services: Services, tenant_id: str) -> list[Limit]:
+def _all_limits(project: Project, tenant_id: str) -> list[Limit]:
     """The limits of the policy that may hold for runs of a tenant."""
-    keys = services.project.guards
+    keys = project.guards
     if keys is None:
         return []
     from waystation.guarding.policy import limits
@@ -168,10 +169,10 @@ def _all_limits(services: Services, tenant_id: str) -> list[Limit]:
     return [one for entry in about for one in limits([entry])]
 
 
-def _limits(services: Services, tenant_id: str, now: datetime) -> dict[tuple[str, str, str], Limit]:
-    """By the names of their accounts; of several on one account the smallest."""
+def current_limits(project: Project, tenant_id: str, now: datetime) -> dict[tuple[str, str, str], Limit]:
+    """The policy's limits for a tenant by scope, unit and window of their accounts; of several the smallest."""
     known: dict[tuple[str, str, str], Limit] = {}
-    for one in sorted(_all_limits(services, tenant_id), key=lambda one: -one.size):
+    for one in sorted(_all_limits(project, tenant_id), key=lambda one: -one.size):
         known[_scope(one), one.unit, _label(one, now)] = one
     return known
 
@@ -190,7 +191,7 @@ def _label(limit: Limit, now: datetime) -> str:
     return window_label(limit.window, now, limit.timezone)
 
 
-def _standing(row: AccountRow, limit: Limit | None, now: datetime) -> dict[str, Any]:
+def standing_of(row: AccountRow, limit: Limit | None, now: datetime) -> dict[str, Any]:
     """An account in the limit's own unit."""
     from waystation_guards.limits import UNIT_SIZES
     from waystation_guards.windows import window_end
