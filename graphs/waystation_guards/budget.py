@@ -1,13 +1,14 @@
 """Budgets: what runs, threads, users, keys, assistants and tenants may spend, in dollars, tokens, calls or seconds.
 
     budget = Budget(Limit(5, scope="user", window="day", timezone="Europe/Berlin"), Limit(0.5, scope="run"))
-    await graph.ainvoke(input, watched(config, [budget]))
+    graph = guarded(graph, [budget])                                  or BudgetMiddleware(budget) for `create_agent`
 
-    before a call:  expected and worst cost ─▶ one atomic reserve over the accounts of all limits ─▶ the call, or
-                    BudgetExceeded; where only open calls stand in the way, it waits for them
+    before a call:  expected and worst cost ─▶ one atomic reserve over the accounts of all limits ─▶ the call; or what
+                    the limit's `on_limit` says. Where only open calls stand in the way, it waits for them.
     after it:       what the provider says it was (or what was counted) ─▶ one entry in the ledger, holds given back
 
-A limit is passed by at most one call's estimation error, however many calls run in parallel (`ports.Hold`).
+A limit is passed by at most one call's estimation error, however many calls run in parallel (`ports.Hold`). A call that
+several budgets watch is counted once on each account: by the outermost budget, whose holds the others take as theirs.
 """
 
 from __future__ import annotations
@@ -15,24 +16,37 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from math import ceil
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Final
 
-from waystation_guards.budget_alerts import Alert, alerts_of
+from waystation_guards.budget_accounts import (
+    AnyCall,
+    Held,
+    Share,
+    account_of,
+    bill_of,
+    count,
+    degraded,
+    exceeded,
+    shares_of,
+    spent_after,
+    uncount,
+)
+from waystation_guards.budget_alerts import AlertHook, Alerts
+from waystation_guards.budget_asking import Asking
+from waystation_guards.budget_self_test import self_test
+from waystation_guards.budget_writing import Writing
 from waystation_guards.calls import CallSite
-from waystation_guards.errors import BudgetExceeded, GuardError, GuardUnavailable, PriceUnknown
-from waystation_guards.estimates import Estimate, counted_usage, estimate, input_tokens
+from waystation_guards.errors import GuardError, GuardUnavailable, PriceUnknown
+from waystation_guards.estimates import Estimate, estimate, input_tokens, was_sent
 from waystation_guards.limits import Limit
-from waystation_guards.ports import Account, Balance, Entry, Hold, Ports, Refusal
+from waystation_guards.ports import Balance, Entry, Ports, Refusal, Unit
 from waystation_guards.pricing import Prices, Rates
-from waystation_guards.provider_errors import Billed, classify
 from waystation_guards.watching import Made, ModelCall, ToolCall
-from waystation_guards.windows import window_end, window_label
 
 log = logging.getLogger(__name__)
 
@@ -40,19 +54,7 @@ HOLD_S: Final = 900.0
 """How long a hold lives whose call is never heard of again."""
 
 _POLL_S: Final = 0.05
-_WORST_SECONDS: Final = 60
-_RETRIES_S: Final = (0.2, 1.0, 3.0)
-
-T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class _Held:
-    """What a budget keeps about an open call."""
-
-    estimate: Estimate
-    accounts: tuple[tuple[Limit, Account], ...]
-    reserved: bool = True
+_NOTHING: Final = Estimate(0, 0, 0, None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +78,25 @@ class Budget:
         *limits: Limit,
         prices: Prices | None = None,
         wait_s: float = 30.0,
-        on_alert: Callable[[Alert], None] | None = None,
+        on_alert: AlertHook | None = None,
         name: str = "",
     ) -> None:
-        """`wait_s`: how long a call waits for open ones to be settled. `on_alert`: told once for each threshold of a
-        limit that is passed, by whichever process passes it. `name`: stable, for the ledger; made of the limits if
-        there is none, so that two budgets with the same limits count a call once."""
+        """`wait_s`: how long a call waits for open ones to be settled. `on_alert`: told once for each part of a limit
+        that is spent, by whichever process sees it (`budget_alerts`). `name`: stable, for the ledger; made of the
+        limits if there is none."""
         if not limits:
             raise ValueError("a budget needs at least one limit")
         self.limits = limits
         self.prices = prices or Prices()
-        self._wait_s = wait_s
-        self._on_alert = on_alert
         self.name = name or sha256(repr(limits).encode()).hexdigest()[:8]
+        self._wait_s = wait_s
         self._fails_open = all(limit.fail == "open" for limit in limits)
+        self._asks = any(limit.on_limit == "interrupt" for limit in limits)
+        self._alerts = Alerts(self.name, on_alert)
+        self._asking = Asking(self.name)
+        self._writing = Writing(patient=not self._fails_open)
+        self.ends_runs = any(limit.on_limit in ("end", "interrupt") for limit in limits)
+        """Whether a refusal may be one that ends the run (`guarded_endings`)."""
 
     async def before_model(self, call: ModelCall) -> None:
         """Set aside what the call may come to.
@@ -98,72 +105,46 @@ class Budget:
             BudgetExceeded: it might pass a limit.
             PriceUnknown: the model has no price, and a limit in dollars asks for one.
             GuardUnavailable: the ledger is away, and a limit fails closed.
+            GraphInterrupt: a human is asked for more.
         """
-        try:
-            expected = await self._estimate(call)
-            accounts = await self._accounts(call.ports, call.site, tool=False)
-            holds = [_hold(limit, account, expected) for limit, account in accounts]
-            await self._reserve(self._key(call), call.site, call.ports, accounts, holds)
-        except GuardError:
-            raise
-        except Exception as error:
-            self._without_ledger(error)
-            call.held[id(self)] = _Held(Estimate(0, 0, 0, None, None), (), reserved=False)
-            return
-        call.held[id(self)] = _Held(expected, tuple(accounts))
-
-    async def after_model(self, call: ModelCall, made: Made) -> None:
-        """Write what the call came to: what the provider says, or what was counted where it had no time to say it.
-
-        A call that failed before it was answered costs nothing, one whose answer was lost what was expected.
-        """
-        held: _Held | None = call.held.pop(id(self), None)
-        if held is None:
-            return
-        billed = _billed(call, made)
-        if billed == "no":
-            if held.reserved:
-                await _insist(lambda: call.ports.ledger.release(self._key(call)))
-            return
-        entry = self._entry(call, held, made, is_lost=billed == "answer")
-        balances = await _insist(lambda: call.ports.ledger.settle(self._key(call), call.site, entry))
-        if balances is not None:
-            self._alert(call.site, held.accounts, entry, balances)
+        await self._admit(call)
 
     async def before_tool(self, call: ToolCall) -> None:
         """Count a tool call against the limits in tool calls. Raises as `before_model`."""
-        try:
-            accounts = await self._accounts(call.ports, call.site, tool=True)
-            if not accounts:
-                return
-            holds = [Hold(account, 1, limit.in_units, worst=1) for limit, account in accounts]
-            await self._reserve(self._key(call), call.site, call.ports, accounts, holds)
-        except GuardError:
-            raise
-        except Exception as error:
-            self._without_ledger(error)
+        if any(limit.unit == "tool_calls" for limit in self.limits):
+            await self._admit(call)
+
+    async def after_model(self, call: ModelCall, made: Made) -> None:
+        """Write what the call came to. A call that failed without reaching a model costs nothing."""
+        held: Held | None = call.held.pop(id(self), None)
+        if held is None:
             return
-        call.held[id(self)] = _Held(Estimate(0, 0, 0, None, None), tuple(accounts))
+        if made == "not made" or (made == "failed" and _cost_nothing(call)):
+            await self._give_back(call, held)
+            return
+        if not held.reserved:
+            held.shares = await self._shares_later(call)
+        bill = bill_of(call, held, made, prices=self.prices, flat=self._flat())
+        await self._settle(call, held.shares, bill.entry, bill.used)
 
     async def after_tool(self, call: ToolCall, made: Made) -> None:
         """Write the tool call, unless it was not made."""
-        held: _Held | None = call.held.pop(id(self), None)
+        held: Held | None = call.held.pop(id(self), None)
         if held is None:
             return
         if made == "not made":
-            await _insist(lambda: call.ports.ledger.release(self._key(call)))
+            await self._give_back(call, held)
             return
-        spent = {account: 1 for _, account in held.accounts}
+        if not held.reserved:
+            held.shares = await self._shares_later(call)
+        spent = {share.account: int(share.counts) for share in held.shares}
         entry = Entry("tool", call.name, spent=spent, detail={"node": call.site.node, "outcome": made})
-        balances = await _insist(lambda: call.ports.ledger.settle(self._key(call), call.site, entry))
-        if balances is not None:
-            self._alert(call.site, held.accounts, entry, balances)
+        await self._settle(call, held.shares, entry, {"tool_calls": 1})
 
     async def standing(self, ports: Ports, site: CallSite) -> list[Standing]:
         """How all limits stand for a caller."""
         now = await ports.ledger.now()
-        accounts = [_account(limit, site, now) for limit in self.limits]
-        balances = await ports.ledger.balances(accounts)
+        balances = await ports.ledger.balances([account_of(limit, site, now) for limit in self.limits])
         return [
             Standing(limit, balance.spent / limit.unit_size, balance.held / limit.unit_size)
             for limit, balance in zip(self.limits, balances, strict=True)
@@ -171,13 +152,78 @@ class Budget:
 
     async def grant(self, ports: Ports, site: CallSite, limit: Limit, amount: float, *, by: str = "") -> None:
         """Let a caller spend more in the present window: an entry that takes back so much of what was spent."""
-        now = await ports.ledger.now()
-        account = _account(limit, site, now)
-        entry = Entry("correction", spent={account: -limit.units_of(amount)}, detail={"granted_by": by})
-        await ports.ledger.settle(f"grant-{random.getrandbits(128):032x}", site, entry)
+        account = account_of(limit, site, await ports.ledger.now())
+        detail = {"granted": amount, "unit": limit.unit, "granted_by": by}
+        entry = Entry("correction", spent={account: -limit.units_of(amount)}, detail=detail)
+        await ports.ledger.settle(f"grant-{random.getrandbits(128):032x}/{self.name}", site, entry)
+
+    async def self_test(self, ports: Ports, *, models: Sequence[str] = ()) -> list[str]:
+        """What does not work, in sentences; nothing if all is well. For the start of a server (`budget_self_test`)."""
+        return await self_test(ports, self.limits, self.prices, models=models)
+
+    async def _admit(self, call: AnyCall) -> None:
+        place = self._asking.place(call) if self._asks else None
+        asked = [] if place is None else await self._answers_again(call, place)
+        deadline, pause = monotonic() + self._wait_s, _POLL_S
+        while (refused := await self._try(call)) is not None:
+            share, may_fit_later, now = refused
+            if may_fit_later and monotonic() < deadline:
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+                pause = min(pause * 1.5, 1.0)
+                continue
+            if share.limit.on_limit != "interrupt" or place is None:
+                raise exceeded(share.limit, now)
+            asked.append(self.limits.index(share.limit))
+            await self._asking.note(place, asked, call.ports)
+            await self._ask(call, place, share.limit, number=len(asked) - 1)
+
+    async def _answers_again(self, call: AnyCall, place: str) -> list[int]:
+        """What was asked when the node ran before is asked again, in the same order."""
+        try:
+            asked = await self._asking.asked_before(place, call.ports)
+        except Exception as error:
+            log.warning("the shared state does not answer; who was asked for more is not known", exc_info=error)
+            return []
+        for number, limit in enumerate(asked):
+            await self._ask(call, place, self.limits[limit], number=number)
+        return asked
+
+    async def _ask(self, call: AnyCall, place: str, limit: Limit, *, number: int) -> None:
+        answer = await self._asking.ask(limit, call, place, number=number)
+        if answer.amount <= 0:
+            raise exceeded(limit, await call.ports.ledger.now(), refused=True, why=answer.why)
+
+    async def _try(self, call: AnyCall) -> tuple[Share, bool, datetime] | None:
+        """Set aside what the call may come to; else the share that does not fit, and whether it may later."""
+        expected = _NOTHING
+        try:
+            if isinstance(call, ModelCall):
+                expected = await self._estimate(call)
+            now = await call.ports.ledger.now()
+            shares = shares_of(self.limits, call, None if isinstance(call, ToolCall) else expected, now)
+            outcome = await self._reserve(call, shares)
+        except GuardError:
+            raise
+        except Exception as error:
+            self._without_ledger(error)
+            call.held[id(self)] = Held(expected, reserved=False, degraded=degraded.get())
+            return None
+        if isinstance(outcome, Refusal):
+            return _refused(shares, outcome, now)
+        count(call, shares)
+        call.held[id(self)] = Held(expected, shares, degraded=degraded.get())
+        return None
+
+    async def _reserve(self, call: AnyCall, shares: Sequence[Share]) -> Refusal | Sequence[Balance]:
+        key, ledger = self._key(call), call.ports.ledger
+        try:
+            return await ledger.reserve(key, call.site, [share.hold for share in shares], ttl_s=HOLD_S)
+        except asyncio.CancelledError:
+            # Nobody knows whether it was set aside before the cancellation came.
+            await self._writing.write(ledger, f"release {key}", lambda ledger: ledger.release(key))
+            raise
 
     async def _estimate(self, call: ModelCall) -> Estimate:
-        flat = self._flat()
         expected = estimate(
             self.prices,
             model=call.model,
@@ -185,83 +231,41 @@ class Budget:
             prompt_tokens=input_tokens(call.messages, call.params),
             max_tokens=call.max_tokens,
             ratio=await call.ports.ledger.ratio(call.site.tenant, call.model),
-            flat=flat,
+            flat=self._flat(),
         )
         if expected.nano_usd is None and any(one.unit == "usd" and one.unpriced == "deny" for one in self.limits):
             raise PriceUnknown(f"nobody knows what {call.model or 'this model'} costs, and its budget is in dollars")
         return expected
 
-    async def _accounts(self, ports: Ports, site: CallSite, *, tool: bool) -> list[tuple[Limit, Account]]:
-        now = await ports.ledger.now()
-        return [(limit, _account(limit, site, now)) for limit in self.limits if (limit.unit == "tool_calls") == tool]
+    async def _shares_later(self, call: AnyCall) -> Sequence[Share]:
+        """The shares of a call that went on without its ledger, if it is back now."""
+        try:
+            now = await call.ports.ledger.now()
+        except Exception as error:
+            log.warning("the budget's ledger does not answer; a call is not counted", exc_info=error)
+            return ()
+        shares = shares_of(self.limits, call, None, now)
+        count(call, shares)
+        return shares
 
-    async def _reserve(
-        self,
-        call: str,
-        site: CallSite,
-        ports: Ports,
-        accounts: Sequence[tuple[Limit, Account]],
-        holds: Sequence[Hold],
-    ) -> None:
-        deadline, pause = monotonic() + self._wait_s, _POLL_S
-        while True:
-            outcome = await ports.ledger.reserve(call, site, holds, ttl_s=HOLD_S)
-            if not isinstance(outcome, Refusal):
-                return
-            if not outcome.may_fit_later or monotonic() >= deadline:
-                limit = next(limit for limit, account in accounts if account == outcome.hold.account)
-                raise await _exceeded(limit, ports)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(pause * 1.5, 1.0)
-
-    def _entry(self, call: ModelCall, held: _Held, made: Made, *, is_lost: bool) -> Entry:
-        chunks = held.estimate.output_tokens if is_lost else call.streamed_chunks
-        usage = call.usage or counted_usage(
-            held.estimate.input_tokens, chunks=chunks, chars=max(call.streamed_chars, call.answered_chars)
+    async def _settle(self, call: AnyCall, shares: Sequence[Share], entry: Entry, used: Mapping[Unit, int]) -> None:
+        key, site = self._key(call), call.site
+        balances = await self._writing.write(
+            call.ports.ledger, (key, entry), lambda ledger: ledger.settle(key, site, entry)
         )
-        price = self.prices.cost(call.model, usage, provider=call.provider or None)
-        flat = self._flat()
-        cost = price.nano_usd if price else flat.nano_usd(usage) if flat else None
-        seconds = ceil((monotonic() - call.began) * 1000)
-        used = {
-            "usd": cost or 0,
-            "tokens": int(usage.get("total_tokens") or 0),
-            "model_calls": 1,
-            "tool_calls": 0,
-            "seconds": seconds,
-        }
-        return Entry(
-            "model",
-            call.model,
-            cost_nano_usd=cost,
-            # Nothing is to be learned of calls that were broken off.
-            estimate_nano_usd=held.estimate.plain_nano_usd if made == "made" else None,
-            price_version=price.version if price else "flat" if flat else "",
-            usage=usage,
-            spent={account: used[account.unit] for _, account in held.accounts},
-            detail={
-                "node": call.site.node,
-                "provider": call.provider,
-                "outcome": made,
-                "milliseconds": seconds,
-                **({} if call.usage else {"counted": True}),
-                **({} if cost is not None else {"unpriced": True}),
-            },
-        )
+        after = {balance.account: balance.spent for balance in balances or ()}
+        for share in shares:
+            if share.account in after:
+                spent = spent_after(call, share, after[share.account], used.get(share.limit.unit, 0))
+                await self._alerts.look(share.limit, site, Balance(share.account, spent, 0), call.ports)
 
-    def _alert(
-        self, site: CallSite, accounts: Sequence[tuple[Limit, Account]], entry: Entry, balances: Sequence[Balance]
-    ) -> None:
-        after = {balance.account: balance for balance in balances}
-        for limit, account in accounts:
-            if account not in after:  # another settled this call, and hears of it
-                continue
-            for alert in alerts_of(limit, site, after[account], added=entry.spent[account]):
-                log.warning("budget: %s", alert.text)
-                if self._on_alert is not None:
-                    self._on_alert(alert)
+    async def _give_back(self, call: AnyCall, held: Held) -> None:
+        uncount(call, held.shares)
+        if held.reserved:
+            key = self._key(call)
+            await self._writing.write(call.ports.ledger, f"release {key}", lambda ledger: ledger.release(key))
 
-    def _key(self, call: ModelCall | ToolCall) -> str:
+    def _key(self, call: AnyCall) -> str:
         return f"{call.id}/{self.name}"
 
     def _flat(self) -> Rates | None:
@@ -273,49 +277,11 @@ class Budget:
         log.warning("the budget's ledger does not answer; the call goes on without it", exc_info=error)
 
 
-def _billed(call: ModelCall, made: Made) -> Billed | None:
-    """What of a call that told no usage is to be paid; None where what is known of it is all."""
-    if made == "not made":
-        return "no"
-    if made != "failed" or call.streamed_chunks or call.usage is not None or call.error is None:
-        return None
-    return classify(call.error).billed
+def _cost_nothing(call: ModelCall) -> bool:
+    return not call.streamed_chunks and call.usage is None and not was_sent(call.error)
 
 
-async def _insist(work: Callable[[], Awaitable[T]]) -> T | None:
-    """Write to the ledger, again where it does not answer. What cannot be written in the end is in the log."""
-    for pause in (*_RETRIES_S, None):
-        try:
-            return await work()
-        except Exception as error:
-            if pause is None:
-                log.exception("the budget's ledger does not answer; an entry is missing in it")
-                return None
-            log.warning("the budget's ledger does not answer, trying again", exc_info=error)
-            await asyncio.sleep(pause)
-    return None
-
-
-def _account(limit: Limit, site: CallSite, now: datetime) -> Account:
-    owner = site.tenant if limit.scope == "tenant" else str(getattr(site, limit.scope))
-    name = f"{limit.scope}/{limit.name}" if limit.name else limit.scope
-    return Account(site.tenant, name, owner, limit.unit, window_label(limit.window, now, limit.timezone))
-
-
-def _hold(limit: Limit, account: Account, expected: Estimate) -> Hold:
-    amount, worst = {
-        "usd": (expected.nano_usd or 0, expected.worst_nano_usd or 0),
-        "tokens": (expected.tokens, expected.worst_tokens),
-        "seconds": (1000, _WORST_SECONDS * 1000),
-    }.get(limit.unit, (1, 1))
-    return Hold(account, amount, limit.in_units, worst=worst)
-
-
-async def _exceeded(limit: Limit, ports: Ports) -> BudgetExceeded:
-    end = window_end(limit.window, now := await ports.ledger.now(), limit.timezone)
-    again = "" if end is None else f"; there is more from {end:%Y-%m-%d %H:%M} UTC"
-    return BudgetExceeded(
-        f"the budget of {limit.text} is spent{again}",
-        limit=limit,
-        retry_after_s=None if end is None else max(0.0, (end - now).total_seconds()),
-    )
+def _refused(shares: Sequence[Share], refusal: Refusal, now: datetime) -> tuple[Share, bool, datetime]:
+    """The share that does not fit, and whether it is only open calls that stand in its way."""
+    share = next(one for one in shares if one.hold == refusal.hold)
+    return share, refusal.balance.spent + share.needs <= share.size, now

@@ -2,6 +2,7 @@
 
 GuardError                      a guard stopped something; `retry_after_s` where waiting helps
 ├── BudgetExceeded              a budget's limit would be passed
+│   └── BudgetDegrades          it would by this model; a cheaper one may be called
 ├── PriceUnknown                the model has no price, and the budget does not allow that
 ├── RateLimited                 over a rate, and the wait would be longer than allowed
 ├── AllTargetsFailed            every target of a failover failed or is open
@@ -26,6 +27,7 @@ class GuardError(Exception):
     """Base of everything that a guard refuses with. `code` is stable and for machines."""
 
     code = "guard"
+    ends_run = False
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -36,25 +38,21 @@ class GuardError(Exception):
 class BudgetExceeded(GuardError):
     """A call was not made because it might pass a budget's limit; `limit` is that one.
 
-    `ends_run`: what watches over the run is to end it with this message, where it can. `degrades`: the call may be made
-    of a cheaper model.
+    `ends_run`: what watches over the run is to end it with this message, where it can.
     """
 
     code = "budget_exceeded"
 
     def __init__(
-        self,
-        message: str,
-        *,
-        limit: Any = None,
-        retry_after_s: float | None = None,
-        ends_run: bool = False,
-        degrades: bool = False,
+        self, message: str, *, limit: Any = None, retry_after_s: float | None = None, ends_run: bool = False
     ) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.limit = limit
         self.ends_run = ends_run
-        self.degrades = degrades
+
+
+class BudgetDegrades(BudgetExceeded):
+    """As `BudgetExceeded`, and the limit says that a cheaper model may be called instead."""
 
 
 class PriceUnknown(GuardError):

@@ -38,14 +38,14 @@ class Limit:
     """At most `size` of a unit for each owner of the scope, in each window.
 
     `unpriced`: what a limit in dollars does with a model whose price nobody knows: `deny` it, let it pass and `flag` it
-    in the ledger, or take these rates. `fail`: what happens while the ledger is away. `alerts`: parts of the limit whose
-    passing is told.
+    in the ledger, or take these rates. `fail`: what happens while the ledger is away. `alerts`: parts of the limit of
+    which it is told when they are spent.
 
     `on_limit`: `raise` BudgetExceeded; `end` the run with a message; `interrupt` it and ask a human for more, where the
     graph has a checkpointer (else it raises); or `degrade` to a cheaper model once the part `degrade_at` is spent, and
-    raise when all is. Ending needs a form that can do it (`guarded`, `BudgetMiddleware`, a server's policy), degrading a
-    model that can (`BudgetMiddleware`, `degrading`); without it they raise. `grant_by`: who may grant more when asked:
-    one of these roles, or whoever can resume the run.
+    raise when all is. Ending needs a form that can do it (`guarded`, `BudgetMiddleware`), degrading a model that can
+    (`BudgetMiddleware`, `degrading`); without it they raise. `grant_by`: who may grant more when asked: one of these
+    roles, or, where there are none, whoever can resume the run.
 
     `name`: limits of different names count apart, those of one scope, unit, window and name together. The size is no
     part of that: where it changes, what was spent stays spent.
