@@ -73,17 +73,19 @@ class StreamRules:
 class Progress:
     """What of a stream has come, and whether it may end now."""
 
-    __slots__ = ("_arguments", "chars", "has_ended", "tokens")
+    __slots__ = ("_arguments", "chars", "has_begun", "has_ended", "tokens")
 
     def __init__(self) -> None:
         self.tokens = 0
         """Pieces with something in them: of most providers a token each."""
         self.chars = 0
+        self.has_begun = False
         self.has_ended = False
         self._arguments: dict[Any, str] | None = None
 
     def note(self, piece: ChatGenerationChunk | AIMessageChunk) -> None:
         """Take a piece into account."""
+        self.has_begun = True
         if isinstance(piece, ChatGenerationChunk):
             message, told = piece.message, piece.generation_info
         else:
@@ -99,12 +101,12 @@ class Progress:
             self.has_ended = _tells_end(told) or _tells_end(message.response_metadata)
 
     def check(self, *, needs_end: bool) -> None:
-        """To be called when nothing more comes.
+        """To be called when nothing more comes. Of a stream without any piece LangChain itself says that it is none.
 
         Raises:
             StreamBroken: it is not the end, or a tool call stops in the middle.
         """
-        if needs_end and not self.has_ended:
+        if needs_end and self.has_begun and not self.has_ended:
             raise StreamBroken(f"the model's stream stopped after {self.tokens} tokens without its end")
         for arguments in (self._arguments or {}).values():
             if not _is_whole(arguments):

@@ -27,7 +27,7 @@ STATUS: Final[Mapping[str, int]] = {
 """Faults that are an answer with an error's status and body."""
 
 CONNECTION: Final = ("reset", "hang")
-"""Faults before the first byte: the connection is reset, or nothing ever comes."""
+"""Faults before the first byte: the connection is reset, or the prompt is read and nothing ever comes."""
 
 MIDDLE: Final = ("cut", "reset_mid_stream", "hang_mid_stream", "malformed", "error_event")
 """Faults of a stream after `after` tokens. Where no stream was asked for, they come in the middle of the body."""

@@ -9,7 +9,7 @@ from email.utils import format_datetime
 from math import ceil
 
 from .bill import Charge, Tariff
-from .plan import CONNECTION, MIDDLE, STATUS, Plan
+from .plan import MIDDLE, STATUS, Plan
 from .target import Seen, Target
 from .turn import Api, Turn
 from .wire import Connection, Gone
@@ -124,6 +124,7 @@ class Play:
             return True
         if self._plan.fault == "malformed":
             await self._connection.chunk(b'event: message\ndata: {"choices": [{"delta": {"content": "ha\n\n')
+            await self._connection.pause(1.0)  # most clients leave; nothing more is made for these
             return False
         if self._plan.fault == "error_event":
             await self._connection.chunk(self._api.error_event(self._plan.error))
@@ -149,9 +150,9 @@ class Play:
         }
 
     def _charge(self) -> None:
-        """Nothing for a request that was refused or never begun."""
-        refused = self._plan.fault in (*STATUS, *CONNECTION) or self._seen.status in (0, 429)
-        if refused and not self._sent:
+        """Nothing for a request that was refused or never begun; the prompt of one that hangs was read."""
+        never_begun = self._seen.status in (0, 429) and self._plan.fault != "hang"
+        if self._plan.fault in STATUS or never_begun:
             return
         asked, turn = self._turn.asked, self._turn
         self._target.charges.append(
