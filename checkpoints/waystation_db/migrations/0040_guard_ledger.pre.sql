@@ -292,6 +292,12 @@ begin
         is_new := waystation_guard_enter(op, false);
     end if;
     if not is_new then
+        if exists (
+            select from guard_ledger
+            where tenant_id = op ->> 'tenant' and call = op ->> 'call' and claim = op ->> 'claim'
+        ) then
+            return jsonb_build_object('balances', waystation_balances_of(op -> 'spent'));
+        end if;
         return jsonb_build_object('balances', '[]'::jsonb);
     end if;
     with old as (

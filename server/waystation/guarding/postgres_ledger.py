@@ -77,17 +77,17 @@ class LedgerDesk:
     async def now(self) -> datetime:
         """The database's clock in UTC, read now and then and with every operation. Raises PortUnavailable."""
         if self._clock is None or monotonic() - self._clock[1] > _CLOCK_S:
-            began = monotonic()
 
-            async def read() -> datetime:
+            async def read() -> None:
                 async with self._db.connection() as conn:
-                    return await guard_ledger.clock(conn)
+                    began = monotonic()
+                    found = await guard_ledger.clock(conn)
+                self._set_clock(found.timestamp(), (began + monotonic()) / 2)
 
             try:
-                found = await until_done(read, retry_s=self._answer_s)
+                await until_done(read, retry_s=self._answer_s)
             except DatabaseUnavailable as error:
                 raise PortUnavailable(str(error)) from error
-            self._set_clock(found.timestamp(), (began + monotonic()) / 2)
         assert self._clock is not None
         at, known = self._clock
         return datetime.fromtimestamp(at, UTC) + timedelta(seconds=monotonic() - known)
