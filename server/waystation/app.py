@@ -27,7 +27,7 @@ from waystation.api import (
     threads,
     webhooks,
 )
-from waystation.api.cors import Cors, CorsRules
+from waystation.api.cors import EXPOSED_HEADERS, LIMIT_HEADERS, Cors, CorsRules
 from waystation.api.custom_app import CustomApp
 from waystation.api.frame import Application
 from waystation.api.headers import HeaderRules
@@ -35,6 +35,7 @@ from waystation.api.long_answer import OpenStreams
 from waystation.api.numbers import Numbers
 from waystation.api.open_files import room_for_streams
 from waystation.api.project_routes import ProjectRoutes
+from waystation.api.request_limits import RequestLimits
 from waystation.api.routing import Operation
 from waystation.catalog.keys import HttpKeys
 from waystation.catalog.keys_own import OwnHttpKeys
@@ -125,6 +126,7 @@ def attach(app: Application, services: Services) -> None:
     app.state.configurable_headers = HeaderRules.of(http_keys.configurable_headers)
     app.state.logging_headers = HeaderRules.of(http_keys.logging_headers)
     app.gate = services.gate
+    app.limits = None if services.limits is None else RequestLimits(services.limits)
     app.credentials = credentials(services)
     app.cors = Cors(_cors_rules(services))
     http, own = services.project.http, services.project.waystation.http
@@ -151,4 +153,5 @@ def _cors_rules(services: Services) -> CorsRules:
     http = services.project.http
     if http is not None and http.cors is not None:
         return CorsRules(**http.cors.model_dump())
-    return CorsRules(allow_origins=services.settings.cors_allow_origins)
+    shown = EXPOSED_HEADERS if services.limits is None else (*EXPOSED_HEADERS, *LIMIT_HEADERS)
+    return CorsRules(allow_origins=services.settings.cors_allow_origins, expose_headers=shown)

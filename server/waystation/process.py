@@ -36,6 +36,7 @@ from waystation.services.encryption import on_this_loop, open_cipher
 from waystation.services.gates import load_auth, open_gate
 from waystation.services.guards import open_guards
 from waystation.services.http_app import open_http_app
+from waystation.services.http_limits import open_http_limits
 from waystation.services.loopback import installed_loopback
 from waystation.services.priorities import load_priority
 from waystation.services.project_parts import open_project_store, project_serde
@@ -134,8 +135,20 @@ async def open_process(
         room = QueueRoom(db, limit=settings.max_queue)
         gate = await open_gate(settings, project, db, host) if api else None
         store = await stack.enter_async_context(open_api_store(db, host))
+        limits = await stack.enter_async_context(open_http_limits(settings, project, db, alone=alone)) if api else None
         services = Services(
-            settings, project, db, host, events, wakeups, room, store, kills, gate=gate, loopback=loopback
+            settings,
+            project,
+            db,
+            host,
+            events,
+            wakeups,
+            room,
+            store,
+            kills,
+            gate=gate,
+            limits=limits,
+            loopback=loopback,
         )
         await stack.enter_async_context(KillClock(services, listener).running())
         webhook_headers(project.webhooks, {**project.env, **process_environment()})

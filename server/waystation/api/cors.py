@@ -13,6 +13,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 EXPOSED_HEADERS = ("x-pagination-total", "x-pagination-next", "content-location")
+LIMIT_HEADERS = (
+    *("retry-after", "ratelimit", "ratelimit-policy"),
+    *("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"),
+)
+"""What pages may read besides, where requests are limited."""
 
 
 @dataclass(frozen=True, slots=True)

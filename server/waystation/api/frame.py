@@ -28,11 +28,13 @@ from waystation.api.dispatch import Missing, RouteTable
 from waystation.api.failures import answer_to, not_here
 from waystation.api.headers import HeaderRules
 from waystation.api.limits import REPLACEMENT
-from waystation.api.openapi import Document, describe_api, with_credentials, with_theirs
+from waystation.api.openapi import Document, describe_api, with_credentials, with_limits, with_theirs
+from waystation.api.request_limits import RequestLimits
 from waystation.api.routing import Operation
 from waystation.api.thread_socket import serve_thread_socket, thread_of
 from waystation.auth import Gate
 from waystation.auth.gate import CALLER
+from waystation.guarding.http_limit_scope import LIMITED
 from waystation.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class Application:
         self.cors = Cors(CorsRules())
         self.prefix = ""
         self.gate: Gate | None = None
+        self.limits: RequestLimits | None = None
         self.credentials: tuple[Mapping[str, Any], Sequence[Any]] = ({}, ())
         self.custom: CustomApp | None = None
         self._lifespan = Lifespan(lifespan=self._wrap(lifespan))
@@ -90,6 +93,8 @@ class Application:
         document = describe_api(self.operations)
         if self.gate is not None:
             document = with_credentials(document, *self.credentials)
+        if self.limits is not None:
+            document = with_limits(document)
         if self.prefix:
             document["servers"] = [{"url": self.prefix}]
         theirs = self.custom.document if self.custom is not None else None
@@ -133,7 +138,7 @@ class Application:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [*message["headers"], *extra]
+                headers = [*message["headers"], *extra, *scope.get(LIMITED, ())]
                 message["headers"] = headers if is_custom else self._located(headers)
             await send(message)
 
@@ -170,7 +175,7 @@ class Application:
             nonlocal is_begun, is_complete
             if message["type"] == "http.response.start":
                 is_begun = True
-                message["headers"] = self._located(message["headers"])
+                message["headers"] = self._located([*message["headers"], *scope.get(LIMITED, ())])
             else:
                 is_complete = not message.get("more_body", False)
             await send(message)
@@ -203,6 +208,8 @@ class Application:
             path = "/ok"
         found = self.table.find(scope["method"], path)
         if isinstance(found, Missing):
+            if self.limits is not None:
+                await self.limits.arrive(scope, None)
             if self.gate is not None and CALLER not in scope:
                 await self.gate.authenticate(scope, receive)  # who may not come in is not told what there is
             await not_here(found.allowed)(scope, receive, send)
@@ -211,11 +218,19 @@ class Application:
         scope["path_params"] = found.params
         if b"%00" in scope["query_string"]:
             scope["query_string"] = scope["query_string"].replace(b"%00", b"%EF%BF%BD")
+        limits = None if PUBLIC in found.operation.tags else self.limits
+        if limits is not None:
+            await limits.arrive(scope, found.operation)
         if self.gate is not None and PUBLIC not in found.operation.tags and CALLER not in scope:
             receive = await self.gate.authenticate(scope, receive)
-        request = Request(scope, receive, send)
-        response = await found.operation.run(request)
-        await response(scope, receive, send)
+        if limits is None:
+            await _run(found.operation, scope, receive, send)
+            return
+        try:
+            await limits.admit(scope, found.operation)
+            await _run(found.operation, scope, receive, send)
+        finally:
+            await limits.leave(scope)
 
     async def _fail(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         route = scope.get("route")
@@ -240,6 +255,11 @@ class Application:
                 yield
 
         return run
+
+
+async def _run(operation: Operation, scope: Scope, receive: Receive, send: Send) -> None:
+    response = await operation.run(Request(scope, receive, send))
+    await response(scope, receive, send)
 
 
 def request_id_of(request: Request) -> str:

@@ -23,6 +23,18 @@ DESCRIPTION = (
 Document = dict[str, Any]
 _SCHEMAS = "#/components/schemas/"
 _DETAIL = {"application/json": {"schema": {"$ref": f"{_SCHEMAS}ErrorDetail"}}}
+_WHOLE = {"schema": {"type": "integer", "minimum": 0}}
+_TOO_MANY = {
+    "description": "Too many requests; all answers carry the RateLimit headers",
+    "headers": {
+        "Retry-After": {"description": "Seconds until a request is let through", **_WHOLE},
+        "RateLimit-Policy": {"description": "The limits: name, quota, seconds", "schema": {"type": "string"}},
+        "RateLimit": {"description": "What is left of each limit, and when it is full", "schema": {"type": "string"}},
+        "RateLimit-Limit": {"description": "Requests that the closest limit allows", **_WHOLE},
+        "RateLimit-Remaining": {"description": "Requests that are left of it", **_WHOLE},
+        "RateLimit-Reset": {"description": "Seconds until it is full again", **_WHOLE},
+    },
+}
 _METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -52,6 +64,16 @@ def with_credentials(document: Document, schemes: Mapping[str, Any], required: S
         else:
             operation["responses"].setdefault("401", refused)
             operation["responses"].setdefault("403", {"description": "Not allowed", "content": _DETAIL})
+    return document
+
+
+def with_limits(document: Document) -> Document:
+    """Ours where requests are limited: 429, in the shape that the operation's other errors have."""
+    for _, _, operation in _all(document):
+        if not _is_fixed(operation):
+            answers: dict[str, Any] = operation["responses"]
+            content: Any = next((answers[status]["content"] for status in ("422", "400") if status in answers), _DETAIL)
+            answers.setdefault("429", {**_TOO_MANY, "content": content})
     return document
 
 

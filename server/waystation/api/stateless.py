@@ -12,6 +12,7 @@ from starlette.responses import Response
 from waystation.api.dependencies import CallerDep, JSONBytes, RunId, ServicesDep
 from waystation.api.long_answer import ensure_room
 from waystation.api.objects_runs import RunObject
+from waystation.api.request_limits import count_runs
 from waystation.api.routing import STREAMED, Router, errors
 from waystation.api.run_answers import join_stream_answer, stream_answer, wait_answer
 from waystation.api.runs import OUTPUT, RUN, IdempotencyKey, LastEventId, StreamModes, origin_of
@@ -113,5 +114,6 @@ async def create_runs(
     caller: CallerDep,
 ) -> Response:
     """All of them or none; answered in the same order."""
+    await count_runs(request, len(body))
     made = await create_batch(services, caller, requests=body, origin=origin_of(request, None))
     return JSONBytes(orjson.dumps([orjson.Fragment(run.face()) for run in made]))

@@ -26,6 +26,7 @@ from waystation.api.commands import refusal as refused
 from waystation.api.commands import success as succeeded
 from waystation.api.limits import parse_json
 from waystation.api.long_answer import SEND_TIMEOUT_S, OpenStreams
+from waystation.api.request_limits import RequestLimits
 from waystation.api.runs import origin_of
 from waystation.auth import caller_of
 from waystation.errors import InvalidRequest, SlowReader, WaystationError
@@ -59,6 +60,7 @@ async def serve_thread_socket(scope: Scope, receive: Receive, send: Send, *, thr
     """Serve one socket to its end."""
     streams: OpenStreams = scope["app"].state.streams
     services: Services = scope["app"].state.services
+    limits: RequestLimits | None = scope["app"].limits
     if (await receive())["type"] != "websocket.connect":
         return
     await send({"type": "websocket.accept"})
@@ -69,6 +71,8 @@ async def serve_thread_socket(scope: Scope, receive: Receive, send: Send, *, thr
         streams.enter(scope)
         if services.gate is not None:
             receive = await services.gate.authenticate(scope, receive)
+        if limits is not None:
+            await limits.admit_socket(scope)
         canonical = _canonical(thread_id)
         request = Request({**scope, "type": "http", "method": "GET"})
         await enter_context(services.db.cipher, request.headers.get("x-encryption-context"), scope.get("user"))
@@ -78,6 +82,8 @@ async def serve_thread_socket(scope: Scope, receive: Receive, send: Send, *, thr
         await _close(send, 4000 + error.status, error.message)
     finally:
         streams.leave(scope)
+        if limits is not None:
+            await limits.leave(scope)
 
 
 def _canonical(thread_id: str) -> str:

@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from waystation.catalog.keys_form import Text
 from waystation.catalog.keys_guards_for import Entry, place
+from waystation.catalog.keys_http_limits import HttpLimitKeys
 from waystation.errors import ConfigError
 from waystation_guards.limits import Limit
 from waystation_guards.permissions import Permissions, permissions_of
@@ -79,6 +80,7 @@ class GuardKeys(OwnKeys):
     rates_wait_s: Seconds = 60.0
     rates_fail: Literal["open", "closed"] = "open"
     permissions: tuple[Entry[AnyPermissions], ...] = ()
+    http: HttpLimitKeys | None = None
     kill: KillKeys = KillKeys()
     alerts: AlertKeys = AlertKeys()
     metrics: MetricsKeys = MetricsKeys()

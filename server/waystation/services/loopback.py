@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 from waystation.auth import ACTING_AS, Principal
 from waystation.auth.gate import CALLER
+from waystation.guarding.http_limit_scope import INSIDE
 from waystation_db.rows import RunKey
 
 _OWN_THREAD: ContextVar[str | None] = ContextVar("own_thread", default=None)
@@ -148,6 +149,7 @@ class LoopbackTransport(httpx.AsyncBaseTransport):
             "client": ("127.0.0.1", 0),
             "state": {},
             CALLER: ACTING_AS.get(),
+            INSIDE: True,
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from waystation.auth import Gate
 from waystation.catalog import Project
@@ -16,6 +17,9 @@ from waystation.services.queue_room import QueueRoom
 from waystation.services.wakeups import Wakeups
 from waystation_db.pool import Database
 from waystation_db.store import PostgresStore
+
+if TYPE_CHECKING:  # loaded where a project has limits
+    from waystation.guarding.http_limits import HttpLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,5 +37,6 @@ class Services:
     store: PostgresStore
     kills: KillSwitch
     gate: Gate | None = None
+    limits: HttpLimits | None = None
     address: OwnAddress = field(default_factory=OwnAddress)
     loopback: Loopback = field(default_factory=Loopback)

@@ -14,6 +14,10 @@ from prometheus_client import Counter, Gauge, Histogram
 HTTP_REQUESTS = Counter(
     "waystation_http_requests", "Requests answered, by method, route and status.", ["method", "route", "status"]
 )
+HTTP_LIMITED = Counter("waystation_http_limited", "Requests refused by a limit, by its name.", ["limit"])
+HTTP_LIMITS_AWAY = Counter(
+    "waystation_http_limits_away", "Requests that could not be counted because the shared state did not answer."
+)
 STREAMS_OPEN = Gauge("waystation_streams_open", "Streams and waits that clients hold open on this process.")
 
 RUNS_FINISHED = Counter("waystation_runs_finished", "Runs that this process ended, by outcome.", ["outcome"])
