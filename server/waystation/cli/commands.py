@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from waystation import __version__
+from waystation.cli.commands_bench import bench
 from waystation.cli.commands_guards import budget, kill
 from waystation.cli.commands_here import dev, doctor, down, up
 from waystation.cli.commands_keys import keys
@@ -68,5 +69,6 @@ app.add_typer(keys)
 app.command(short_help="Stop runs at once, and refuse new ones.")(kill)
 app.command(short_help="What is spent of budgets.")(budget)
 app.command(short_help="Check this machine and the project.")(doctor)
+app.command(short_help="Measure a running server under load.")(bench)
 app.add_typer(webhooks, name="webhooks", short_help="Webhooks that were sent or given up.")
 app.add_typer(ledger, name="ledger", short_help="What calls cost, as the guards' ledger has it.")

@@ -1,0 +1,78 @@
+"""`waystation bench`: puts a load on a server and reports."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from waystation.cli.bench_load import Load, Outcome, RunFailed, Sample, drive, reach
+from waystation.cli.bench_report import as_json, as_page, lines, summary
+from waystation.cli.failures import CommandError, UsageError
+from waystation.cli.terminal import say
+
+
+def bench_server(load: Load, *, reports: list[Path], max_error_rate: float, progress: bool) -> None:
+    """Measure, print and write the reports.
+
+    Raises:
+        UsageError: a report's name says no format. CommandError: the server cannot be measured, or more runs failed
+            than allowed.
+    """
+    for report in reports:
+        if report.suffix not in (".html", ".json"):
+            raise UsageError(f"--report {report}: its name ends neither with .html nor with .json")
+    try:
+        info, outcome = asyncio.run(_measured(load, progress=progress))
+    except RunFailed as error:
+        raise CommandError(str(error)) from None
+    found, at = summary(outcome), datetime.now(UTC).isoformat(timespec="seconds")
+    for line in lines(load, found):
+        say(line)
+    for report in reports:
+        _write(report, load, outcome, info, at=at)
+        say(f"  report: {report}")
+    if found.error_rate > max_error_rate or not found.runs:
+        raise CommandError(f"{found.failed} of {found.runs} runs failed; --max-error-rate allows {max_error_rate:.1%}")
+
+
+async def _measured(load: Load, *, progress: bool) -> tuple[dict[str, Any], Outcome]:
+    info = await reach(load)
+    stop = asyncio.Event()
+    # Ctrl-C ends the load; what was measured until then is reported.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    if load.runs is None:
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not progress, transient=True) as bar:
+        task = bar.add_task(load.graph, total=load.runs if load.runs is not None else load.seconds)
+        failed = 0
+
+        def told(sample: Sample) -> None:
+            nonlocal failed
+            failed += sample.error is not None
+            where = f"{load.graph}, {failed} failed"
+            if load.runs is not None:
+                bar.update(task, advance=1, description=where)
+            else:
+                bar.update(task, completed=sample.due_s + sample.total_s, description=where)
+
+        return info, await drive(load, on_sample=told, stop=stop)
+
+
+def _write(report: Path, load: Load, outcome: Outcome, info: dict[str, Any], *, at: str) -> None:
+    try:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        if report.suffix == ".json":
+            told = as_json(load, outcome, info, at=at)
+            report.write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
+        else:
+            report.write_text(as_page(load, outcome, info, at=at), encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{report} cannot be written: {error}") from None
