@@ -83,14 +83,14 @@ async def pieces(course: Course, question: Question, times: Latencies) -> AsyncI
             one = await course.next_try(asked)
         except AllTargetsFailed as error:
             raise error if shown.is_empty else _broken(error) from error
-        ending, failure = Ending(one.target.provider), None
+        ending, failure, goes_on = Ending(one.target.provider), None, not shown.is_empty
         try:
             one = await _started(course, one, asked, times)
             ending.provider = one.target.provider
             async with aclosing(cast("Any", _shown(one, shown, ending))) as seen:
                 async for chunk in seen:
                     yield chunk
-            _check(course, ending, streamed=True)
+            _check(course, ending, streamed=True, goes_on=goes_on)
         except Lost as lost:
             one, failure = lost.contender, lost.error
         except Exception as error:
@@ -171,11 +171,12 @@ def _as_chunk(piece: AIMessage) -> AIMessageChunk:
     )
 
 
-def _check(course: Course, ending: Ending, *, streamed: bool) -> None:
+def _check(course: Course, ending: Ending, *, streamed: bool, goes_on: bool = False) -> None:
+    """`goes_on`: it is the rest of an answer, to which there may be nothing to add."""
     try:
         ending.check(streamed=streamed)
     except MalformedAnswer as error:
-        if not course.accepts_empty(error):
+        if not (error.is_empty and goes_on) and not course.accepts_empty(error):
             raise
 
 
@@ -189,7 +190,7 @@ async def _mark_after_break(course: Course, one: Try, failure: Exception, shown:
     if course.policy.on_break == "fail" or breaks >= course.policy.breaks:
         await course.note_failure(one, failure)
         raise _broken(failure) from failure
-    await course.failed(one, failure)
+    await course.failed(one, failure, was_shown=True)
     what = course.failures[-1]
     if _goes_on(course, shown):
         course.continued += 1

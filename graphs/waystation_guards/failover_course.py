@@ -91,8 +91,8 @@ class Course:
         """Tell the breaker of an answer that came to its end."""
         await self.breakers.report(self.ports, one.target.name, ok=True, is_probe=one.is_probe)
 
-    async def failed(self, one: Try, error: Exception) -> None:
-        """Tell the breaker, and prepare what comes next.
+    async def failed(self, one: Try, error: Exception, *, was_shown: bool = False) -> None:
+        """Tell the breaker, and prepare what comes next. `was_shown`: callers have seen a part of the answer.
 
         Raises:
             Exception: the error itself, where the policy does not go on from it.
@@ -102,7 +102,8 @@ class Course:
             raise error
         decision = self.policy.decide(failure.kind)
         self._at = self.targets.index(one.target)
-        if self._retries < decision.retries and self._fits(failure):
+        retries = decision.last_retries if self._is_last else 0 if was_shown else decision.retries
+        if self._retries < retries and self._fits(failure):
             self._wait_s = self.policy.backoff.wait_s(self._retries, retry_after_s=failure.retry_after_s)
             self._retries += 1
         elif decision.then == "fail":
@@ -156,12 +157,15 @@ class Course:
         patience = target.patience or self.policy.patience
         return Try(target, question, self.manager, patience, self.deadline, self.tries, is_probe=is_probe)
 
+    @property
+    def _is_last(self) -> bool:
+        return self._at + 1 >= len(self.targets)
+
     def _fits(self, failure: FailedTry) -> bool:
         """Whether the wait that a target asks for is worth it."""
-        is_last = self._at + 1 >= len(self.targets)
         backoff = self.policy.backoff
         left = left_s(self.deadline)
-        longest = backoff.longest_s if is_last else backoff.patience_s
+        longest = backoff.longest_s if self._is_last else backoff.patience_s
         return failure.retry_after_s <= longest and (left is None or failure.retry_after_s < left)
 
     def _go_on(self) -> None:

@@ -24,26 +24,29 @@ OnBreak = Literal["continue", "restart", "fail"]
 class Decision:
     """What happens on an error: so many more tries of the same target, then the next target or the error itself.
 
-    `counts`: whether the breaker takes it as the target's failure. An error of the caller's is none.
+    `retries`: while another target is left; none where tokens were shown, as their reader waits. `last_retries`: of the
+    last one. `counts`: whether the breaker takes it as the target's failure. An error of the caller's is none.
     """
 
     retries: int = 0
+    last_retries: int = 0
     then: Then = "next"
     counts: bool = True
 
     def __post_init__(self) -> None:
         if self.then not in get_args(Then):
             raise ValueError(f"then of a decision is {self.then!r}; expected is next or fail")
-        if self.retries < 0:
-            raise ValueError(f"retries of a decision is {self.retries!r}; expected is a number that is not below zero")
+        for name, value in (("retries", self.retries), ("last_retries", self.last_retries)):
+            if value < 0:
+                raise ValueError(f"{name} of a decision is {value!r}; expected is a number that is not below zero")
 
 
 DECISIONS: Final[Mapping[ErrorClass, Decision]] = {
-    "rate_limit": Decision(retries=2),
-    "overload": Decision(retries=2),
-    "timeout": Decision(retries=1),
-    "connection": Decision(retries=2),
-    "malformed": Decision(retries=1),
+    "rate_limit": Decision(retries=1, last_retries=3),
+    "overload": Decision(retries=1, last_retries=3),
+    "timeout": Decision(last_retries=1),
+    "connection": Decision(retries=1, last_retries=3),
+    "malformed": Decision(last_retries=2),
     "context_window": Decision(counts=False),
     "content_policy": Decision(counts=False),
     "auth": Decision(),

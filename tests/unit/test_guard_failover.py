@@ -91,11 +91,11 @@ async def test_the_next_target_answers_and_the_answer_says_so(how: str) -> None:
 @pytest.mark.parametrize(
     ("error", "tries", "survives"),
     [
-        (Status(429), 3, True),
-        (Status(529), 3, True),
-        (Status(500), 3, True),
-        (TimeoutError(), 2, True),
-        (ConnectionResetError(), 3, True),
+        (Status(429), 2, True),
+        (Status(529), 2, True),
+        (Status(500), 2, True),
+        (TimeoutError(), 1, True),
+        (ConnectionResetError(), 2, True),
         (Status(413), 1, True),
         (Status(400, code="content_filter"), 1, True),
         (Status(401), 1, True),
@@ -112,6 +112,16 @@ async def test_each_class_of_error_is_treated_by_its_row(error: Exception, tries
         with pytest.raises(type(error)):
             await model.ainvoke("hi")
     assert (len(first.asked), len(second.asked)) == (tries, int(survives))
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"), [(Status(429), 4), (Status(529), 4), (TimeoutError(), 2), (Status(401), 1), (Status(400), 1)]
+)
+async def test_the_last_target_is_tried_more_often(error: Exception, tries: int) -> None:
+    only = scripted([error])
+    with pytest.raises((AllTargetsFailed, Status)):
+        await FailoverModel([only], policy()).ainvoke("hi")
+    assert len(only.asked) == tries
 
 
 async def test_a_passing_fault_is_survived_on_the_same_target() -> None:
@@ -247,6 +257,12 @@ async def test_an_empty_answer_is_asked_for_once_more_and_then_taken(how: str) -
     first = scripted([""])
     assert (await ask(FailoverModel([first], policy()), how)).text == ""
     assert len(first.asked) == 2
+
+
+async def test_an_empty_answer_is_asked_for_elsewhere_first() -> None:
+    first, second = scripted([""]), good()
+    assert (await FailoverModel([first, second], policy()).ainvoke("hi")).text == "fine"
+    assert len(first.asked) == 1
 
 
 @pytest.mark.parametrize("how", ["ainvoke", "astream"])

@@ -46,7 +46,8 @@ def scripted(*scripts: list[Any]) -> Scripted:
 
 
 def over(*models: Any, on_break: OnBreak = "continue", retries: int = 0) -> FailoverModel:
-    rows: Any = {"connection": Decision(retries), "unknown": Decision(retries), "malformed": Decision(retries)}
+    row = Decision(retries, retries)
+    rows: Any = {"connection": row, "unknown": row, "malformed": row}
     return FailoverModel(models, FailoverPolicy(backoff=Backoff(first_s=0), on_break=on_break, decisions=rows))
 
 
