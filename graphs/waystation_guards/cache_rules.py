@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from waystation_guards.cache_keys import CacheScope
 from waystation_guards.calls import CallSite
@@ -76,6 +77,20 @@ class CacheEvent:
 
 
 OnCacheEvent = Callable[[CacheEvent], None]
+
+
+def ttl_of(rules: CacheRules) -> float:
+    """How long an answer is fresh, in seconds: a little less each time."""
+    return rules.ttl_s * (1 - random.uniform(0, rules.jitter))
+
+
+def why_not_the_temperature(temperature: Any, rules: CacheRules) -> str | None:
+    """Why answers at this temperature are not cached; None if they are."""
+    if rules.temperature == "any" or (temperature is None and rules.temperature == "unset"):
+        return None
+    if temperature is None:
+        return "its temperature is not set"
+    return None if temperature == 0 else "its temperature is above zero"
 
 
 def check_positive(what: str, **numbers: float) -> None:

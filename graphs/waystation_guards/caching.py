@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -25,11 +24,20 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from waystation_guards.cache_keys import Question, key_of, question_of
-from waystation_guards.cache_rules import CacheEvent, CacheRules, Happened, Layer, OnCacheEvent
+from waystation_guards.cache_rules import (
+    CacheEvent,
+    CacheRules,
+    Happened,
+    Layer,
+    OnCacheEvent,
+    ttl_of,
+    why_not_the_temperature,
+)
 from waystation_guards.cached_answers import Answer, decode, encode, given_again, why_not_kept
 from waystation_guards.calls import CallSite, site_of
-from waystation_guards.ports import Entry, Ports, ports_of
+from waystation_guards.ports import Ports, ports_of
 from waystation_guards.pricing import Prices
+from waystation_guards.savings import record_hit
 from waystation_guards.semantic_cache import SemanticCache
 from waystation_guards.single_flight import Turn, take_turn
 
@@ -271,30 +279,6 @@ class ResponseCache:
     ) -> None:
         if self._on_event is not None:
             self._on_event(CacheEvent(happened, layer, asked.question.model, asked.site, tokens, nano_usd, why))
-
-
-async def record_hit(ports: Ports, site: CallSite, name: str, saved: Mapping[str, Any], *, within_s: float) -> None:
-    """Write a hit into the ledger: nothing spent, and what it saved. A ledger that is away loses it, and says so."""
-    entry = Entry("cache_hit", name, cost_nano_usd=0, detail={"node": site.node, **saved})
-    try:
-        async with asyncio.timeout(within_s):
-            await ports.ledger.settle(f"{uuid4()}/cache", site, entry)
-    except Exception as error:  # the answer is there; only the proof of what it saved is lost
-        log.warning("the ledger does not answer; a cache hit is missing in it", exc_info=error)
-
-
-def ttl_of(rules: CacheRules) -> float:
-    """How long an answer is fresh, in seconds: a little less each time."""
-    return rules.ttl_s * (1 - random.uniform(0, rules.jitter))
-
-
-def why_not_the_temperature(temperature: Any, rules: CacheRules) -> str | None:
-    """Why answers at this temperature are not cached; None if they are."""
-    if rules.temperature == "any" or (temperature is None and rules.temperature == "unset"):
-        return None
-    if temperature is None:
-        return "its temperature is not set"
-    return None if temperature == 0 else "its temperature is above zero"
 
 
 def _fresh_mark(asked: Asked) -> str:

@@ -26,7 +26,7 @@ from langchain_core.messages.utils import count_tokens_approximately
 from waystation_guards.cache_keys import digest_of, key_of
 from waystation_guards.preparing import Prepared, PreparingModel, Told
 from waystation_guards.pricing import Prices, details
-from waystation_guards.savings import cost_of, record_saving
+from waystation_guards.savings import cost_of, name_of, record_saving
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class PromptCachingModel(PreparingModel):
     prices: Prices = Prices()
 
     async def prepared(self, told: Told) -> Prepared:
-        provider, model = self._names(told)
+        provider, model = name_of(self.inner, told.kwargs)
         prefix = prefix_of(told.messages, told.kwargs.get("tools"))
         if provider in ("openai", "azure"):
             if prefix.tokens < _MINIMUM_ELSE or "prompt_cache_key" in told.kwargs:
@@ -159,7 +159,7 @@ class PromptCachingModel(PreparingModel):
         parts = details(usage, "input_token_details")
         if not parts.get("cache_read") and not parts.get("cache_creation"):
             return
-        provider, model = self._names(told)
+        provider, model = name_of(self.inner, told.kwargs)
         plain = {name: usage.get(name) for name in ("input_tokens", "output_tokens", "total_tokens")}
         cost, uncached = (cost_of(self.prices, model, provider, one) for one in (usage, plain))
         saved = None if cost is None or uncached is None else uncached - cost
@@ -170,10 +170,6 @@ class PromptCachingModel(PreparingModel):
             "read": parts.get("cache_read", 0),
         }
         await record_saving(told.ports, told.site, model, {**detail, "written": parts.get("cache_creation", 0)})
-
-    def _names(self, told: Told) -> tuple[str, str]:
-        ls = cast("Mapping[str, Any]", self._get_ls_params(**told.kwargs))
-        return str(ls.get("ls_provider") or ""), str(ls.get("ls_model_name") or self.model_name)
 
 
 def _blocks(content: Any) -> list[dict[str, Any]]:

@@ -26,13 +26,20 @@ from langchain_core.runnables import RunnableConfig
 
 from waystation_guards.blocking import wait_for
 from waystation_guards.cache_keys import digest_of, key_of
-from waystation_guards.cache_rules import CacheEvent, CacheRules, Happened, OnCacheEvent
+from waystation_guards.cache_rules import (
+    CacheEvent,
+    CacheRules,
+    Happened,
+    OnCacheEvent,
+    ttl_of,
+    why_not_the_temperature,
+)
 from waystation_guards.cached_answers import Answer, decode, encode, given_again, why_not_kept
-from waystation_guards.caching import record_hit, ttl_of, why_not_the_temperature
 from waystation_guards.calls import CallSite, current_config, site_of
 from waystation_guards.errors import GuardUnavailable
 from waystation_guards.ports import Ports, ports_of
 from waystation_guards.pricing import Prices
+from waystation_guards.savings import record_hit
 from waystation_guards.single_flight import Turn, take_turn
 
 log = logging.getLogger(__name__)

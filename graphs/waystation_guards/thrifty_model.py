@@ -20,7 +20,7 @@ from langchain_core.messages.utils import count_tokens_approximately
 from waystation_guards.cache_keys import digest_of, key_of, plain_messages
 from waystation_guards.preparing import Prepared, PreparingModel, Told
 from waystation_guards.pricing import Prices
-from waystation_guards.savings import cost_of, record_saving
+from waystation_guards.savings import cost_of, name_of, record_saving
 from waystation_guards.thrift import Pruned, Thrift, prune
 
 log = logging.getLogger(__name__)
@@ -65,8 +65,7 @@ class ThriftyModel(PreparingModel):
         if prepared.note is None:
             return
         detail, summarised = cast("tuple[dict[str, Any], list[AIMessage]]", prepared.note)
-        ls = cast("dict[str, Any]", self._get_ls_params(**told.kwargs))
-        model, provider = str(ls.get("ls_model_name") or self.model_name), str(ls.get("ls_provider") or "")
+        model, provider = name_of(self.inner, told.kwargs)
         tokens = detail["saved_tokens"]
         saved = cost_of(self.prices, model, provider, {"input_tokens": tokens, "output_tokens": 0})
         made = self._summary_detail(summarised) if summarised else {}
@@ -107,13 +106,9 @@ class ThriftyModel(PreparingModel):
         return key_of("summary", told.site, "tenant", digest_of([whose, self.summary_prompt]))
 
     def _summary_detail(self, made: Sequence[AIMessage]) -> dict[str, Any]:
-        ls, params = (
-            cast("Any", self.summariser)._get_ls_params(),
-            cast("Any", self.summariser)._get_invocation_params(),
-        )
-        model = str(params.get("model") or params.get("model_name") or ls.get("ls_model_name") or "")
+        model, provider = name_of(cast("BaseChatModel", self.summariser))
         usages = [cast("dict[str, Any]", one.usage_metadata or {}) for one in made]
-        costs = [cost_of(self.prices, model, str(ls.get("ls_provider") or ""), usage) for usage in usages]
+        costs = [cost_of(self.prices, model, provider, usage) for usage in usages]
         return {
             "summary_tokens": sum(int(usage.get("total_tokens") or 0) for usage in usages),
             "summary_nano_usd": sum(cost or 0 for cost in costs),

@@ -26,10 +26,10 @@ from langchain_core.tools import BaseTool
 from waystation_guards.blocking import wait_for
 from waystation_guards.cache_keys import digest_of, key_of
 from waystation_guards.cache_rules import CacheEvent, Happened, OnCacheEvent, check_positive
-from waystation_guards.caching import record_hit
 from waystation_guards.calls import CallSite, current_config, site_of
 from waystation_guards.errors import GuardUnavailable
 from waystation_guards.ports import Ports, ports_of
+from waystation_guards.savings import record_hit
 from waystation_guards.single_flight import Patience, Turn, take_turn
 
 log = logging.getLogger(__name__)
