@@ -61,6 +61,9 @@ GUARD_REFUSALS = Counter(
 )
 RUNS_KILLED = Counter("waystation_runs_killed", "Runs that this process stopped because of the kill switch.")
 
+AUDIT_RECORDS = Counter("waystation_audit_records", "Records that this process wrote to the audit log.")
+AUDIT_LOST = Counter("waystation_audit_lost", "Entries for the audit log that this process could not write.")
+
 LOOP_LAG_SECONDS = Gauge("waystation_event_loop_lag_seconds", "How late a timer of this loop last was.", ["loop"])
 
 LAG_INTERVAL_S = 0.5
