@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -100,7 +102,12 @@ async def called(
             async for piece in model.astream(asked, config):
                 _add(outcome, piece)
         else:
-            await asyncio.to_thread(_blocking, model, how, asked, config, outcome)
+            # Not in the loop's own threads: those look up addresses for what is awaited.
+            with ThreadPoolExecutor(1) as thread:
+                blocking = copy_context().run
+                await asyncio.get_running_loop().run_in_executor(
+                    thread, blocking, _blocking, model, how, asked, config, outcome
+                )
     except Exception as error:
         outcome.error = error
     if outcome.answer is not None and how in ("invoke", "ainvoke"):
@@ -116,12 +123,13 @@ async def matrix(
     for name, how in cases:
         provider.target(f"{name}.{how}").always(fault)
 
-    async def case(name: str, how: How) -> Outcome:
-        given = CLIENTS[name](urls or provider.urls(f"{name}.{how}".replace(" ", "%20")), timeouts)
-        model: Runnable[Any, AIMessage] = given.bind_tools([SEARCH]) if tools else given
-        return await called(model, how)
+    def model(name: str, how: How) -> Runnable[Any, AIMessage]:
+        made = CLIENTS[name](urls or provider.urls(f"{name}.{how}".replace(" ", "%20")), timeouts)
+        return made.bind_tools([SEARCH]) if tools else made
 
-    outcomes = await asyncio.gather(*(case(name, how) for name, how in cases))
+    models = [model(name, how) for name, how in cases]
+    calls = (called(model, how) for model, (_, how) in zip(models, cases, strict=True))
+    outcomes = await asyncio.gather(*calls)
     return dict(zip(cases, outcomes, strict=True))
 
 
