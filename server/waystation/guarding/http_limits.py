@@ -216,22 +216,27 @@ def headers_of(standings: Sequence[Standing]) -> list[tuple[bytes, bytes]]:
     headers, which know one limit, of the one that is closest to its end."""
     closest = min(standings, key=lambda one: (-one.wait_s, one.left / one.allowed.amount))
     policies = ", ".join(one.limit.policy(one.allowed) for one in standings)
-    states = ", ".join(f'"{one.limit.name}";r={max(0, one.left)};t={math.ceil(one.reset_s)}' for one in standings)
+    states = ", ".join(f'"{one.limit.name}";r={max(0, one.left)};t={_whole(one.reset_s)}' for one in standings)
     return [
         (b"ratelimit-policy", policies.encode()),
         (b"ratelimit", states.encode()),
         (b"ratelimit-limit", str(closest.allowed.amount).encode()),
         (b"ratelimit-remaining", str(max(0, closest.left)).encode()),
-        (b"ratelimit-reset", str(math.ceil(closest.wait_s or closest.reset_s)).encode()),
+        (b"ratelimit-reset", str(_whole(closest.wait_s or closest.reset_s)).encode()),
     ]
 
 
 def _too_many(over: Standing) -> TooManyRequests:
     keys, allowed = over.limit.keys, over.allowed
     what = f" to {' and '.join(keys.routes)}" if keys.routes else ""
-    seconds = max(1, math.ceil(over.wait_s))
+    seconds = max(1, _whole(over.wait_s))
     return TooManyRequests(
         f"Too many requests{what}: {allowed.amount} in {allowed.seconds} s are allowed for each {keys.per}; "
         f"try again in {seconds} s",
         headers={"Retry-After": str(seconds)},
     )
+
+
+def _whole(seconds: float) -> int:
+    """Rounded up, but for what is only a float's error."""
+    return math.ceil(seconds - 0.001)
