@@ -17,7 +17,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from time import monotonic
@@ -27,7 +26,6 @@ from waystation_guards.budget_accounts import (
     AnyCall,
     Held,
     Share,
-    account_of,
     bill_of,
     count,
     degraded,
@@ -39,6 +37,7 @@ from waystation_guards.budget_accounts import (
 from waystation_guards.budget_alerts import AlertHook, Alerts
 from waystation_guards.budget_asking import Asking
 from waystation_guards.budget_self_test import self_test
+from waystation_guards.budget_standing import Standing, grant, standing_of
 from waystation_guards.budget_writing import Writing
 from waystation_guards.calls import CallSite
 from waystation_guards.errors import GuardError, GuardUnavailable, PriceUnknown
@@ -50,24 +49,13 @@ from waystation_guards.watching import Made, ModelCall, ToolCall
 
 log = logging.getLogger(__name__)
 
+__all__ = ["HOLD_S", "Budget", "Standing"]
+
 HOLD_S: Final = 900.0
 """How long a hold lives whose call is never heard of again."""
 
 _POLL_S: Final = 0.05
 _NOTHING: Final = Estimate(0, 0, 0, None, None)
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How a limit stands for a caller, in the limit's own unit."""
-
-    limit: Limit
-    spent: float
-    held: float
-
-    @property
-    def left(self) -> float:
-        return max(0.0, self.limit.size - self.spent)
 
 
 class Budget:
@@ -143,19 +131,11 @@ class Budget:
 
     async def standing(self, ports: Ports, site: CallSite) -> list[Standing]:
         """How all limits stand for a caller."""
-        now = await ports.ledger.now()
-        balances = await ports.ledger.balances([account_of(limit, site, now) for limit in self.limits])
-        return [
-            Standing(limit, balance.spent / limit.unit_size, balance.held / limit.unit_size)
-            for limit, balance in zip(self.limits, balances, strict=True)
-        ]
+        return await standing_of(self.limits, ports, site)
 
     async def grant(self, ports: Ports, site: CallSite, limit: Limit, amount: float, *, by: str = "") -> None:
         """Let a caller spend more in the present window: an entry that takes back so much of what was spent."""
-        account = account_of(limit, site, await ports.ledger.now())
-        detail = {"granted": amount, "unit": limit.unit, "granted_by": by}
-        entry = Entry("correction", spent={account: -limit.units_of(amount)}, detail=detail)
-        await ports.ledger.settle(f"grant-{random.getrandbits(128):032x}/{self.name}", site, entry)
+        await grant(limit, ports, site, amount, by=by, budget=self.name)
 
     async def self_test(self, ports: Ports, *, models: Sequence[str] = ()) -> list[str]:
         """What does not work, in sentences; nothing if all is well. For the start of a server (`budget_self_test`)."""
