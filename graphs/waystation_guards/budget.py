@@ -41,10 +41,11 @@ from waystation_guards.budget_standing import Standing, grant, standing_of
 from waystation_guards.budget_writing import Writing
 from waystation_guards.calls import CallSite
 from waystation_guards.errors import GuardError, GuardUnavailable, PriceUnknown
-from waystation_guards.estimates import Estimate, estimate, input_tokens, was_sent
+from waystation_guards.estimates import Estimate, estimate, input_tokens
 from waystation_guards.limits import Limit
 from waystation_guards.ports import Balance, Entry, Ports, Refusal, Unit
 from waystation_guards.pricing import Prices, Rates
+from waystation_guards.provider_errors import classify
 from waystation_guards.watching import Made, ModelCall, ToolCall
 
 log = logging.getLogger(__name__)
@@ -258,7 +259,9 @@ class Budget:
 
 
 def _cost_nothing(call: ModelCall) -> bool:
-    return not call.streamed_chunks and call.usage is None and not was_sent(call.error)
+    if call.streamed_chunks or call.usage is not None:
+        return False
+    return call.error is None or classify(call.error).billed == "no"
 
 
 def _refused(shares: Sequence[Share], refusal: Refusal, now: datetime) -> tuple[Share, bool, datetime]:

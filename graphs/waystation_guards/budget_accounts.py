@@ -16,6 +16,7 @@ from waystation_guards.estimates import Estimate, completed_usage
 from waystation_guards.limits import Limit
 from waystation_guards.ports import Account, Entry, Hold, Unit
 from waystation_guards.pricing import Prices, Rates
+from waystation_guards.provider_errors import classify
 from waystation_guards.watched_calls import Made, ModelCall, ToolCall
 from waystation_guards.windows import window_end, window_label
 
@@ -132,11 +133,11 @@ class Bill:
 
 
 def bill_of(call: ModelCall, held: Held, made: Made, *, prices: Prices, flat: Rates | None) -> Bill:
-    """What a call came to, by what its provider says or by what was counted."""
+    """What a call came to, by what its provider says or by what was counted; what was expected, if it was lost."""
     usage, counted = completed_usage(
         call.usage,
         held.estimate.input_tokens,
-        chunks=call.streamed_chunks,
+        chunks=held.estimate.output_tokens if _is_lost(call, made) else call.streamed_chunks,
         chars=max(call.streamed_chars, call.answered_chars),
     )
     price = prices.cost(call.model, usage, provider=call.provider or None)
@@ -170,6 +171,13 @@ def bill_of(call: ModelCall, held: Held, made: Made, *, prices: Prices, flat: Ra
         },
     )
     return Bill(entry, used)
+
+
+def _is_lost(call: ModelCall, made: Made) -> bool:
+    """Whether a whole answer was made that nobody has seen."""
+    if made != "failed" or call.error is None or call.streamed_chunks or call.usage is not None:
+        return False
+    return classify(call.error).billed == "answer"
 
 
 def exceeded(limit: Limit, now: datetime, *, refused: bool = False, why: str = "") -> BudgetExceeded:

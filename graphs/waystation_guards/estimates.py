@@ -25,10 +25,6 @@ _WORST_OUTPUT: Final = 8_192
 _WORST_INPUT: Final = 1.5
 """How far the count of input tokens may be off: scripts that a tokenizer knows badly."""
 _MOSTLY_RIGHT: Final = 4
-_CHAIN: Final = 10
-_EARLY: Final = ("ConnectTimeout", "ConnectError", "ConnectionTimeout", "ConnectionRefused", "PoolTimeout", "gaierror")
-_LATE: Final = ("Timeout", "ReadError", "RemoteProtocol", "IncompleteRead", "ChunkedEncoding")
-"""In the names of errors of a call that had been sent, of httpx, requests, aiohttp and the providers' packages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,28 +101,6 @@ def completed_usage(
     if "output_tokens" in missing:
         whole.pop("output_token_details", None)
     return {**whole, "total_tokens": whole["input_tokens"] + whole["output_tokens"]}, tuple(missing)
-
-
-def was_sent(error: BaseException | None) -> bool:
-    """Whether a provider may have worked on a call that failed before anything came of it.
-
-    It has where the call was sent, and its answer took too long or broke off. Providers that answered with an error, or
-    were never reached, bill nothing.
-    """
-    names: list[str] = []
-    while error is not None and len(names) < _CHAIN:
-        if _status_of(error) is not None:
-            return False
-        names.append("TimeoutError" if isinstance(error, TimeoutError) else type(error).__name__)
-        error = error.__cause__ or error.__context__
-    if any(word in name for name in names for word in _EARLY):
-        return False
-    return any(word in name for name in names for word in _LATE)
-
-
-def _status_of(error: BaseException) -> int | None:
-    status = getattr(error, "status_code", None)
-    return status if isinstance(status, int) else None
 
 
 def _cost(prices: Prices, model: str, provider: str, ins: int, outs: int, flat: Rates | None) -> int | None:

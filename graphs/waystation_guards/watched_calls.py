@@ -151,7 +151,8 @@ def answer(response: LLMResult) -> dict[str, Any]:
     """What an answer says of the call: its usage, its message and metadata, and how long it is."""
     message = next(iter(_messages(response)), None)
     texts = sum(len(one.text) for some in response.generations for one in some)
-    calls = sum(len(json.dumps(message.tool_calls, default=str)) for message in _messages(response))
+    told = [message.tool_calls for message in _messages(response) if message.tool_calls]
+    calls = sum(len(json.dumps(one, default=str)) for one in told)
     metadata = {} if message is None else message.response_metadata
     return {
         "usage": usage_of(response),
