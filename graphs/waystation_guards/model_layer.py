@@ -1,11 +1,10 @@
-"""What callbacks cannot do for graphs that nobody edited: other models, cached answers, shorter ones, and an ending.
+"""What callbacks cannot do for graphs that nobody edited: other models behind theirs, cached answers, shorter ones.
 
     install()                        once in a process, where a policy asks for any of this
     with layered(Layer(...)): …      all chat models that are called in this context, in its tasks and their threads
 
     model.ainvoke ─▶ a layer here? ─ no ─▶ as ever
-                       └ yes ─▶ failover ─▶ cache ─▶ the model          BudgetDegrades ─▶ a cheaper model
-                                                                        a refusal that ends the run ─▶ its message
+                       └ yes ─▶ failover ─▶ cache ─▶ the model          BudgetDegrades, `reduced` ─▶ a cheaper model
 
 It stands on the four public calls of `BaseChatModel` (`invoke`, `ainvoke`, `stream`, `astream`) and nothing below them,
 so that bound tools, structured output, batches and agents go through it. Models that only pass calls on
@@ -32,7 +31,7 @@ from waystation_guards.budget_degrading import CheaperModel
 from waystation_guards.cached_model import CachedModel
 from waystation_guards.caching import ResponseCache
 from waystation_guards.calls import WRAPPER
-from waystation_guards.errors import BudgetDegrades, GuardError
+from waystation_guards.errors import BudgetDegrades
 from waystation_guards.failover import FailoverModel
 from waystation_guards.failover_policy import FailoverPolicy
 from waystation_guards.failover_targets import Target
@@ -62,12 +61,13 @@ class Failover:
 @dataclass(frozen=True, slots=True)
 class Layer:
     """What is done about the calls of chat models. `cheaper`: by pattern of a model's name, the one that is called
-    where a budget degrades. `max_tokens`: the most that one answer may have."""
+    where a budget degrades, or while `reduced` says so. `max_tokens`: the most that one answer may have."""
 
     cache: ResponseCache | None = None
     failover: Failover | None = None
     cheaper: Mapping[str, BaseChatModel] = field(default_factory=dict[str, BaseChatModel])
     max_tokens: int | None = None
+    reduced: Callable[[], bool] = lambda: False
 
     def courses(self, model: BaseChatModel, given: Mapping[str, Any]) -> list[tuple[AnyRunnable, dict[str, Any]]]:
         """What to call, with which arguments: the model, or what is around it; then a cheaper one."""
@@ -77,8 +77,10 @@ class Layer:
             kwargs["max_tokens"] = min(asked, self.max_tokens) if asked else self.max_tokens
         cheaper = find(self.cheaper, model)
         first = self._around(model, kwargs)
-        second = [] if cheaper is None else [_fitted(CheaperModel(inner=cheaper), model, kwargs)]
-        return [first, *second]
+        if cheaper is None:
+            return [first]
+        second = _fitted(CheaperModel(inner=cheaper), model, kwargs)
+        return [second] if self.reduced() else [first, second]
 
     def _around(self, model: BaseChatModel, kwargs: dict[str, Any]) -> tuple[AnyRunnable, dict[str, Any]]:
         targets = None if self.failover is None else find(self.failover.models, model)
@@ -126,14 +128,6 @@ def find(by_pattern: Mapping[str, T], model: BaseChatModel) -> T | None:
     return None
 
 
-def _ending(error: GuardError) -> AIMessage:
-    """The answer that a model gives where a refusal ends the run: an agent that gets it has nothing left to do. Raises
-    the refusal where it does not."""
-    if not error.ends_run:
-        raise error
-    return AIMessage(content=error.message, response_metadata={"guard": {"code": error.code, "message": error.message}})
-
-
 def _of(model: BaseChatModel) -> Layer | None:
     layer = _LAYER.get()
     return None if layer is None or cast("Any", model)._llm_type.startswith(WRAPPER) else layer
@@ -148,9 +142,9 @@ def _invoke(self: Any, input: Any, config: Any = None, *, stop: Any = None, **kw
         for number, (made, given) in enumerate(courses, 1):
             try:
                 return made.invoke(input, config, **_with_stop(given, stop))
-            except GuardError as error:
-                if not _goes_on(error, number, courses):
-                    return _ending(error)
+            except BudgetDegrades:
+                if number == len(courses):
+                    raise
     raise AssertionError("the last course returns or raises")
 
 
@@ -163,9 +157,9 @@ async def _ainvoke(self: Any, input: Any, config: Any = None, *, stop: Any = Non
         for number, (made, given) in enumerate(courses, 1):
             try:
                 return await made.ainvoke(input, config, **_with_stop(given, stop))
-            except GuardError as error:
-                if not _goes_on(error, number, courses):
-                    return _ending(error)
+            except BudgetDegrades:
+                if number == len(courses):
+                    raise
     raise AssertionError("the last course returns or raises")
 
 
@@ -188,12 +182,9 @@ def _stream(self: Any, input: Any, config: Any = None, *, stop: Any = None, **kw
                         yield chunk
                     chunk = next(chunks, None)
             return
-        except GuardError as error:
-            if began:
+        except BudgetDegrades:
+            if began or number == len(courses):
                 raise
-            if not _goes_on(error, number, courses):
-                yield _as_chunk(_ending(error))
-                return
 
 
 async def _astream(
@@ -220,25 +211,13 @@ async def _astream(
                             yield chunk
                         chunk = await anext(chunks, None)
             return
-        except GuardError as error:
-            if began:
+        except BudgetDegrades:
+            if began or number == len(courses):
                 raise
-            if not _goes_on(error, number, courses):
-                yield _as_chunk(_ending(error))
-                return
-
-
-def _goes_on(error: GuardError, number: int, courses: Sequence[object]) -> bool:
-    return isinstance(error, BudgetDegrades) and number < len(courses)
 
 
 def _with_stop(given: dict[str, Any], stop: Any) -> dict[str, Any]:
     return given if stop is None else {**given, "stop": stop}
-
-
-def _as_chunk(message: AIMessage) -> AIMessageChunk:
-    told = message.response_metadata
-    return AIMessageChunk(content=message.text, response_metadata=told, chunk_position="last")
 
 
 def _asked_tokens(model: BaseChatModel) -> int | None:

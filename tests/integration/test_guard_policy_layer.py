@@ -134,19 +134,27 @@ async def test_a_budget_that_degrades_is_served_by_the_cheaper_model(world: Worl
     assert world.models().count("gpt-4o") < 3
 
 
-async def test_a_refusal_that_ends_the_run_is_the_models_last_word(world: World) -> None:
-    spent = watched(None, [Budget(Limit(0, "model_calls", on_limit="end"))])
-    raises = watched(None, [Budget(Limit(0, "model_calls"))])
-    with layered(Layer()):
-        answer = await world.openai.bind_tools([search]).ainvoke("hi", spent)
-        assert answer.response_metadata["guard"]["code"] == "budget_exceeded"
-        assert "model calls" in answer.text
-        assert answer.tool_calls == []
-        assert "".join([chunk.text async for chunk in world.openai.astream("hi", spent)]) == answer.text
-        assert (await asyncio.to_thread(world.openai.invoke, "hi", spent)).text == answer.text
+async def test_a_refusal_is_one_also_in_a_layer(world: World) -> None:
+    spent = watched(None, [Budget(Limit(0, "model_calls"))])
+    with layered(world.failing_over()):
         with pytest.raises(BudgetExceeded):
-            await world.openai.ainvoke("hi", raises)
+            await world.openai.ainvoke("hi", spent)
+        with pytest.raises(BudgetExceeded):
+            await asyncio.to_thread(world.openai.invoke, "hi", spent)
+        with pytest.raises(BudgetExceeded):
+            _ = [chunk async for chunk in world.openai.astream("hi", spent)]
     assert world.models() == []
+
+
+async def test_where_the_level_is_reduced_the_cheaper_model_answers(world: World) -> None:
+    level = ["full"]
+    with layered(Layer(cheaper={"openai/gpt-4o": world.cheap}, reduced=lambda: level[0] != "full")):
+        await world.openai.ainvoke("hi")
+        level[0] = "reduced"
+        await world.openai.bind_tools([search]).ainvoke("hi")
+        assert "".join([chunk.text async for chunk in world.openai.astream("hi")])
+        await world.anthropic.ainvoke("hi")
+    assert world.models() == ["gpt-4o", "gpt-4o-mini", "gpt-4o-mini", "claude-sonnet-5"]
 
 
 async def test_answers_are_no_longer_than_the_cap(world: World) -> None:
