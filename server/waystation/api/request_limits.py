@@ -42,7 +42,7 @@ class RequestLimits:
 
     def __init__(self, limits: HttpLimits) -> None:
         self._limits = limits
-        self._classes = dict[Operation, frozenset[str]]()
+        self._classes = dict[int, frozenset[str]]()  # by id(): operations have no hash, and live as long as the process
 
     async def arrive(self, scope: Scope, operation: Operation | None) -> None:
         """A request came in, for an operation or for nothing that there is. It is not known yet from whom."""
@@ -66,9 +66,9 @@ class RequestLimits:
         await self._limits.charge(scope, scope.get(CALLER), more)
 
     def _of(self, operation: Operation) -> frozenset[str]:
-        classes = self._classes.get(operation)
+        classes = self._classes.get(id(operation))
         if classes is None:
-            classes = self._classes[operation] = classes_of(operation)
+            classes = self._classes[id(operation)] = classes_of(operation)
         return classes
 
 
