@@ -93,8 +93,7 @@ def test_two_processes_together_let_through_exactly_what_is_allowed(servers: Ser
     answers = crowd(servers, servers.key(f"crowd-{allowed}"), "POST", path, 60)
     assert statuses(answers) == {200: allowed, 429: 60 - allowed}
     left = [int(one.headers["ratelimit-remaining"]) for one in answers if one.status_code == 200]
-    assert min(left) < 5
-    assert max(left) < allowed
+    assert all(0 <= one < allowed for one in left)
     for refused in (one for one in answers if one.status_code == 429):
         assert refused.json()["code"] == "too_many_requests"
         assert "try again in" in refused.json()["detail"]
