@@ -25,6 +25,8 @@ _WORST_OUTPUT: Final = 8_192
 _WORST_INPUT: Final = 1.5
 """How far the count of input tokens may be off: scripts that a tokenizer knows badly."""
 _MOSTLY_RIGHT: Final = 4
+_SMALL: Final = 20
+"""Tokens by which a count is off without saying anything: of short answers, a word more or less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,8 @@ def completed_usage(
     missing: list[str] = []
     if not reported.get("input_tokens"):
         missing.append("input_tokens")
-    if int(reported.get("output_tokens") or 0) * _MOSTLY_RIGHT < counted["output_tokens"]:
+    said = int(reported.get("output_tokens") or 0)
+    if (not said and counted["output_tokens"]) or said * _MOSTLY_RIGHT + _SMALL < counted["output_tokens"]:
         missing.append("output_tokens")
     if not missing:
         return reported, ()

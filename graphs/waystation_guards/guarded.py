@@ -21,6 +21,7 @@ from langchain_core.runnables.config import ensure_config
 from langgraph.pregel import Pregel
 from langgraph.pregel.protocol import PregelProtocol
 
+from waystation_guards.guarded_endings import with_endings
 from waystation_guards.watching import Guard, Watcher
 from waystation_guards.watching_config import attached, unwatched_parent
 
@@ -35,13 +36,15 @@ def guarded(graph: G, guards: Sequence[Guard], *, name: str | None = None) -> G:
     """The graph (or any other runnable) with guards over all calls below it; the one given is left as it is.
 
     `guards` are asked in order before each call. `name`: the new graph's; its own if there is none. Graphs that are
-    guarded already, or used in guarded ones, stay so: all guards are asked, the inner ones last.
+    guarded already, or used in guarded ones, stay so: all guards are asked, the inner ones last. A guard whose
+    attribute `ends_runs` is true may end a run with a message (`guarded_endings`).
 
     Raises:
         TypeError: it is no runnable, or one that runs elsewhere (`RemoteGraph`): nothing of it can be seen from here.
     """
     if isinstance(graph, Pregel):
-        made = copy.copy(cast("Any", graph))
+        ends = any(getattr(guard, "ends_runs", False) for guard in guards)
+        made = copy.copy(cast("Any", with_endings(cast("Any", graph)) if ends else graph))
         made.__class__ = _guarded_class(type(made), tuple(guards))
         if name is not None:
             made.name = name

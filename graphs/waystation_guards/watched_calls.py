@@ -19,6 +19,8 @@ from waystation_guards.ports import Ports, ports_of
 
 Made = Literal["made", "failed", "cancelled", "not made"]
 
+_NO_TEXT: Final = ("type", "id", "index", "data", "base64", "url", "mime_type", "signature")
+"""Members of content blocks that are not made of tokens, or not of as many as they have characters."""
 _NAMES: Final = ("model", "model_name", "model_id", "deployment_name")
 
 
@@ -151,8 +153,8 @@ def answer(response: LLMResult) -> dict[str, Any]:
     """What an answer says of the call: its usage, its message and metadata, and how long it is."""
     message = next(iter(_messages(response)), None)
     texts = sum(len(one.text) for some in response.generations for one in some)
-    told = [message.tool_calls for message in _messages(response) if message.tool_calls]
-    calls = sum(len(json.dumps(one, default=str)) for one in told)
+    made = [call for message in _messages(response) for call in message.tool_calls]
+    calls = sum(len(one["name"]) + len(json.dumps(one["args"], default=str, ensure_ascii=False)) for one in made)
     metadata = {} if message is None else message.response_metadata
     return {
         "usage": usage_of(response),
@@ -196,7 +198,7 @@ def _size(content: Any) -> int:
         return len(content)
     if isinstance(content, Mapping):
         block = cast("Mapping[str, Any]", content)
-        return sum(_size(value) for name, value in block.items() if name not in ("type", "id", "index", "name"))
+        return sum(_size(value) for name, value in block.items() if name not in _NO_TEXT)
     if isinstance(content, Sequence):
         return sum(_size(block) for block in cast("Sequence[Any]", content))
     return 0

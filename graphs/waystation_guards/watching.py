@@ -60,16 +60,17 @@ class Watcher:
         loop: asyncio.AbstractEventLoop | None = None,
         config: RunnableConfig | None = None,
         around: Sequence[Watcher] = (),
+        run: str = "",
     ) -> None:
         """`loop`: where the guards' ports live, where the ports do not say so themselves; None where they live
         anywhere. `config`: whose the calls are that are made outside of any graph. `around`: watchers that hear of the
-        calls through this one, the outermost first; they are asked before it."""
+        calls through this one, the outermost first; they are asked before it. `run`: what stands for the run where
+        the program gives it no id; that of the watchers around it, or one of its own."""
         self.guards = tuple(guards)
         self.loop = loop
         self.config = config
         self.around = tuple(around)
-        self.run = around[0].run if around else uuid4().hex
-        """Stands for the run where the program gives it no id."""
+        self.run = around[0].run if around else run or uuid4().hex
         self.handlers: list[BaseCallbackHandler] = [CallHandler(self)]
         """The callbacks to put into a config."""
         self._open: dict[UUID, ModelCall | ToolCall] = {}

@@ -18,10 +18,15 @@ from waystation_guards.watching import Guard, Watcher
 from waystation_guards.watching_callbacks import CallHandler
 
 
-def attached(config: RunnableConfig | None, guards: Sequence[Guard]) -> tuple[Watcher, RunnableConfig]:
-    """A watcher inside those of the config and of the running node, and the config with its callbacks instead."""
+def attached(
+    config: RunnableConfig | None, guards: Sequence[Guard], *, run: str = ""
+) -> tuple[Watcher, RunnableConfig]:
+    """A watcher inside those of the config and of the running node, and the config with its callbacks instead.
+
+    `run`: what stands for the run where the program gives it no id.
+    """
     around = [*_watchers(_running()), *_watchers(config)]
-    watcher = Watcher(guards, config=config, around=list(dict.fromkeys(around)))
+    watcher = Watcher(guards, config=config, around=list(dict.fromkeys(around)), run=run)
     callbacks = _without_watchers((config or {}).get("callbacks"))
     if isinstance(callbacks, BaseCallbackManager):
         for handler in watcher.handlers:
@@ -29,6 +34,18 @@ def attached(config: RunnableConfig | None, guards: Sequence[Guard]) -> tuple[Wa
     else:
         callbacks = [*callbacks, *watcher.handlers]
     return watcher, cast("RunnableConfig", {**(config or {}), "callbacks": callbacks})
+
+
+@contextmanager
+def watching_here(guards: Sequence[Guard], *, run: str = "") -> Generator[Watcher]:
+    """Guards over what is called in the running node from here on, by whomever. The caller closes the watcher."""
+    before = var_child_runnable_config.get()
+    watcher, config = attached(before, guards, run=run)
+    var_child_runnable_config.set(config)
+    try:
+        yield watcher
+    finally:
+        var_child_runnable_config.set(before)
 
 
 @contextmanager
