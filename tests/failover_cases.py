@@ -63,7 +63,7 @@ class Seen:
     """What came of it. Tokens are words of the answer.
 
     `repeated`: tokens that the client shows twice in the end, since nothing told it to take them back.
-    `wrong`: the run succeeded with another text than the answer, or with a tool call that was cut and completed by guessing.
+    `wrong`: the run succeeded with another text than the answer, or with half a tool call.
     """
 
     survived: bool

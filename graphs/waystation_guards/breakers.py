@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from waystation_guards.blocking import at_home
-from waystation_guards.ports import Admission, BreakerRules, Ports
+from waystation_guards.ports import SHARED, Admission, BreakerRules, Ports
 from waystation_guards.telling import tell
 
 log = logging.getLogger(__name__)
@@ -40,9 +40,17 @@ class BreakerChange:
 OnChange = Callable[[BreakerChange], None]
 
 
-def breaker_name(target: str) -> str:
+def breaker_name(target: str, *, across_tenants: bool = True) -> str:
     """The name under which `State` keeps a target's breaker."""
-    return f"target:{target}"
+    return f"{SHARED if across_tenants else ''}target:{target}"
+
+
+def open_mark(target: str, *, across_tenants: bool = True) -> str:
+    """The shared value that is there while a target's breaker is open, until its probe at the latest.
+
+    Whoever only wants to know reads this: asking `State.admit` may take the probe.
+    """
+    return f"{breaker_name(target, across_tenants=across_tenants)}:open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,7 @@ class Breakers:
 
     rules: BreakerRules | None
     on_change: OnChange | None = None
+    across_tenants: bool = True
 
     async def admit(self, ports: Ports, target: str) -> Admission:
         """Whether the target may be called now."""
@@ -58,7 +67,7 @@ class Breakers:
             return Admission(True)
         try:
             async with asyncio.timeout(_STATE_S):
-                return await at_home(ports.state.admit(breaker_name(target), self.rules), ports.loop)
+                return await at_home(ports.state.admit(self._name(target), self.rules), ports.loop)
         except Exception as error:
             log.warning("the state of breakers does not answer; the call goes on without it", exc_info=error)
             return Admission(True)
@@ -76,11 +85,15 @@ class Breakers:
         """Count a call's outcome, and tell if the breaker opened or closed by it."""
         if self.rules is None:
             return None
-        name, rules = breaker_name(target), self.rules
+        name, rules = self._name(target), self.rules
         try:
             async with asyncio.timeout(_STATE_S):
                 report = ports.state.report(name, rules, ok=ok, is_probe=is_probe, retry_after_s=retry_after_s)
                 changed = await at_home(report, ports.loop)
+                if changed or (is_probe and not ok):
+                    open_s = None if ok else max(rules.cooldown_s, retry_after_s) + rules.probe_s
+                    mark = open_mark(target, across_tenants=self.across_tenants)
+                    await at_home(ports.state.write(mark, None if ok else cause, ttl_s=open_s), ports.loop)
         except Exception as error:
             log.warning("the state of breakers does not answer; an outcome is not counted", exc_info=error)
             return None
@@ -93,6 +106,9 @@ class Breakers:
         )
         self._tell(change)
         return change
+
+    def _name(self, target: str) -> str:
+        return breaker_name(target, across_tenants=self.across_tenants)
 
     def _tell(self, change: BreakerChange) -> None:
         log.warning("the breaker of a target %s", change.event, extra={"target": change.target, "cause": change.cause})

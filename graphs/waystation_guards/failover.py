@@ -267,7 +267,7 @@ class FailoverModel(BaseChatModel):
         return Course(
             targets=self.targets,
             policy=self.policy,
-            breakers=Breakers(self.policy.breaker, self.on_change),
+            breakers=Breakers(self.policy.breaker, self.on_change, self.policy.across_tenants),
             ports=ports_of(here),
             manager=manager_of(config, self.callbacks, run_id),
             deadline=deadline_of(here, at_most_s=self.policy.deadline_s),

@@ -96,6 +96,8 @@ class FailoverPolicy:
     `decisions`: rows that differ from `DECISIONS`. `breaker`: None for none. `hedge`: None for none. `deadline_s`: for
     a whole call, besides the caller's deadline. `on_break`: what happens when a stream breaks after tokens were shown,
     at most `breaks` times in one call; what cannot be continued (a tool call, reasoning) is restarted.
+    `across_tenants`: whether a server's tenants share the targets' breakers, as they do where they share the providers'
+    keys.
     """
 
     decisions: Mapping[ErrorClass, Decision] = field(default_factory=dict[ErrorClass, Decision])
@@ -106,6 +108,7 @@ class FailoverPolicy:
     deadline_s: float | None = None
     on_break: OnBreak = "continue"
     breaks: int = 3
+    across_tenants: bool = True
 
     def __post_init__(self) -> None:
         if self.on_break not in get_args(OnBreak):
