@@ -196,15 +196,20 @@ def cached_tool(tool: T, rule: ToolRule | None = None, *, on_event: OnCacheEvent
 
     def invoke(self: Any, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         use, call_id = _use(cache, self, input, config)
-        return cache.run(use, call_id, lambda: real.invoke(self, input, config, **kwargs))
+        return cache.run(use, call_id, lambda: _as(real, self).invoke(input, config, **kwargs))
 
     async def ainvoke(self: Any, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         use, call_id = _use(cache, self, input, config)
-        return await cache.arun(use, call_id, lambda: real.ainvoke(self, input, config, **kwargs))
+        return await cache.arun(use, call_id, lambda: _as(real, self).ainvoke(input, config, **kwargs))
 
     body = {"invoke": invoke, "ainvoke": ainvoke, "__module__": __name__, "__doc__": real.__doc__}
-    made = tool.model_copy()
     kind = types.new_class(f"Cached{real.__name__}", (real,), exec_body=lambda namespace: namespace.update(body))
+    return _as(kind, tool)
+
+
+def _as(kind: type[Any], tool: Any) -> Any:
+    """The tool as another class has it. A tool's `ainvoke` may call its own `invoke`: that one must not look again."""
+    made = tool.model_copy()
     object.__setattr__(made, "__class__", kind)
     return made
 
