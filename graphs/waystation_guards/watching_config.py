@@ -49,6 +49,18 @@ def watching_here(guards: Sequence[Guard], *, run: str = "") -> Generator[Watche
 
 
 @contextmanager
+def watching_in(config: RunnableConfig, guards: Sequence[Guard], *, run: str = "") -> Generator[Watcher]:
+    """Guards over what is called with this very config, as tools are: it has the callbacks until this ends."""
+    before = config.get("callbacks")
+    watcher, made = attached(config, guards, run=run)
+    config["callbacks"] = made.get("callbacks")
+    try:
+        yield watcher
+    finally:
+        config["callbacks"] = before
+
+
+@contextmanager
 def unwatched_parent() -> Generator[None]:
     """While LangGraph merges the running node's callbacks into a config: without those that the config stands for."""
     before = _running()

@@ -39,7 +39,7 @@ from waystation_guards.budget import Budget
 from waystation_guards.budget_degrading import CheaperModel
 from waystation_guards.errors import BudgetDegrades, BudgetExceeded
 from waystation_guards.guarded_endings import ending_message
-from waystation_guards.watching_config import watching_here
+from waystation_guards.watching_config import watching_here, watching_in
 
 Answer = ModelResponse[Any] | AIMessage | ExtendedModelResponse[Any]
 ToolAnswer = ToolMessage | Command[Any]
@@ -121,7 +121,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolAnswer]) -> ToolAnswer:
         """One tool call, and what the tool calls. Raises as `Budget.before_tool`, where the limit says so."""
-        with watching_here([self.budget], run=_run(request.state)) as watcher:
+        with watching_in(cast("Any", request).runtime.config, [self.budget], run=_run(request.state)) as watcher:
             try:
                 return handler(request)
             except BudgetExceeded as error:
@@ -133,7 +133,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolAnswer]]
     ) -> ToolAnswer:
         """As `wrap_tool_call`."""
-        with watching_here([self.budget], run=_run(request.state)) as watcher:
+        with watching_in(cast("Any", request).runtime.config, [self.budget], run=_run(request.state)) as watcher:
             try:
                 return await handler(request)
             except BudgetExceeded as error:
