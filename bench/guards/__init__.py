@@ -1,0 +1,1 @@
+"""What the guards cost and hold, measured by hand."""
