@@ -87,6 +87,16 @@ class PassingModel(BaseChatModel):
     ) -> Runnable[LanguageModelInput, Any]:
         return self._around(self.inner.with_structured_output(schema, include_raw=include_raw, **kwargs))
 
+    def invoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any
+    ) -> AIMessage:
+        return super(PassingModel, self._under(config)).invoke(input, config, stop=stop, **kwargs)
+
+    async def ainvoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any
+    ) -> AIMessage:
+        return await super(PassingModel, self._under(config)).ainvoke(input, config, stop=stop, **kwargs)
+
     def stream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: Any = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
@@ -103,13 +113,13 @@ class PassingModel(BaseChatModel):
     def generate(
         self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
-        under = self._under(_config(callbacks, kwargs))
+        under = self if self._config else self._under(_config(callbacks, kwargs))
         return super(PassingModel, under).generate(messages, stop, callbacks, **kwargs)
 
     async def agenerate(
         self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
-        under = self._under(_config(callbacks, kwargs))
+        under = self if self._config else self._under(_config(callbacks, kwargs))
         return await super(PassingModel, under).agenerate(messages, stop, callbacks, **kwargs)
 
     def _generate(
