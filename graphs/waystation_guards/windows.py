@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -42,7 +42,8 @@ def window_end(window: Window, now: datetime, timezone: str = "UTC") -> datetime
     if start is None:
         return None
     local = start.astimezone(ZoneInfo(timezone))
-    naive = local.replace(tzinfo=None)
+    # Where clocks are set forward at midnight, the day begins at one: the next one does not.
+    naive = datetime.combine(local.date(), time.min)
     match window:
         case "hour":
             return start + timedelta(hours=1)

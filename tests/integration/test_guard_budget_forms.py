@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 from uuid import uuid4
 
 import pytest
-from langchain.agents import create_agent
+from langchain import agents
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -64,6 +64,9 @@ async def ports(database: str | None) -> AsyncIterator[Ports]:
 
 def ada(ports: Ports) -> CallSite:
     return CallSite(tenant=ports.tenant, user="ada", thread="t")
+
+
+create_agent = cast("Any", agents).create_agent
 
 
 @tool
@@ -419,9 +422,11 @@ class TestPlainGraphs:
 class TestAlerts:
     async def test_over_several_budgets_each_part_is_told_once(self, ports: Ports) -> None:
         told: list[float] = []
-        budgets = [
-            budget_of(Limit(8, scope="tenant"), on_alert=lambda alert: told.append(alert.part)) for _ in range(4)
-        ]
+
+        def tell(alert: Alert) -> None:
+            told.append(alert.part)
+
+        budgets = [budget_of(Limit(8, scope="tenant"), on_alert=tell) for _ in range(4)]
         graphs = [guarded(speaking(ScriptedModel()), [budget]) for budget in budgets]
         await asyncio.gather(*(graph.ainvoke(HI, config_of(ports)) for graph in graphs))
         assert sorted(told) == [0.5, 0.75, 0.9, 1.0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, cast
 
@@ -247,6 +247,14 @@ async def test_two_budgets_with_different_limits_bill_a_call_once() -> None:
     [
         ("hour", "UTC", "2026-11-21T13:45:10", "2026-11-21T13:00", "2026-11-21T14:00"),
         ("hour", "Asia/Kolkata", "2026-11-21T13:45:10", "2026-11-21T13:30", "2026-11-21T14:30"),
+        # Clocks are set back: 02:30 comes twice, in two windows.
+        ("hour", "Europe/Berlin", "2026-10-25T00:30:00", "2026-10-25T00:00", "2026-10-25T01:00"),
+        ("hour", "Europe/Berlin", "2026-10-25T01:30:00", "2026-10-25T01:00", "2026-10-25T02:00"),
+        ("hour", "Asia/Kathmandu", "2026-10-25T01:30:00", "2026-10-25T01:15", "2026-10-25T02:15"),
+        # A day whose midnight does not exist, and one whose midnight comes twice.
+        ("day", "Africa/Cairo", "2026-04-24T10:00:00", "2026-04-23T22:00", "2026-04-24T21:00"),
+        ("day", "America/Havana", "2026-11-01T12:00:00", "2026-11-01T04:00", "2026-11-02T05:00"),
+        ("week", "America/New_York", "2026-03-08T12:00:00", "2026-03-02T05:00", "2026-03-09T04:00"),
         ("day", "Europe/Berlin", "2026-11-21T23:30:00", "2026-11-21T23:00", "2026-11-22T23:00"),
         ("day", "Europe/Berlin", "2026-10-25T12:00:00", "2026-10-24T22:00", "2026-10-25T23:00"),
         ("day", "Europe/Berlin", "2026-03-29T12:00:00", "2026-03-28T23:00", "2026-03-29T22:00"),
@@ -272,8 +280,45 @@ def test_windows_begin_and_end_where_people_say(window: Window, zone: str, now: 
         ({"size": -1}, "size of a limit is -1"),
         ({"timezone": "Mars/Olympus"}, "timezone of a limit is 'Mars/Olympus'"),
         ({"unpriced": "maybe"}, "unpriced of a limit is 'maybe'"),
+        ({"degrade_at": 0}, "degrade_at of a limit is 0"),
+        ({"alerts": (0.5, -1)}, "alerts of a limit are"),
     ],
 )
 def test_a_wrong_limit_says_what_is_wrong(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Limit(**cast("Any", {"size": 1, **wrong}))
+
+
+def test_a_limit_is_made_of_json() -> None:
+    limit = Limit.from_mapping(
+        {"size": 5, "scope": "user", "alerts": [0.5], "grant_by": ["boss"], "unpriced": {"input": 1, "output": 2}}
+    )
+    assert (limit.alerts, limit.grant_by) == ((0.5,), ("boss",))
+    assert limit.unpriced == Rates(Decimal(1), Decimal(2))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({}, "size of a limit is missing"),
+        ({"size": 1, "per": "day"}, "per of a limit is not known"),
+        ({"size": "much"}, "a limit has a member of the wrong type"),
+        ({"size": 1, "unpriced": {"input": 1}}, "price of an unpriced model: output is missing"),
+    ],
+)
+def test_wrong_json_of_a_limit_says_what_is_wrong(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Limit.from_mapping(wrong)
+
+
+def test_windows_follow_each_other_without_gaps_over_a_year_of_every_hour() -> None:
+    for zone in ("Europe/Berlin", "America/Havana", "Africa/Cairo", "Australia/Lord_Howe", "Asia/Kathmandu"):
+        for window in ("day", "week", "month"):
+            moment = datetime(2026, 1, 1, 0, 30, tzinfo=UTC)
+            while moment.year == 2026:
+                start, end = window_start(window, moment, zone), window_end(window, moment, zone)
+                assert start is not None
+                assert end is not None
+                assert start <= moment < end, (zone, window, moment)
+                assert window_start(window, end, zone) == end, (zone, window, moment)
+                moment += timedelta(hours=7)

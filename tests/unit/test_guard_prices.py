@@ -39,6 +39,30 @@ def test_tokens_read_from_the_cache_cost_less() -> None:
     assert cost("gpt-4o-mini", cached, provider="openai") == 800 * 150 + 200 * 75 + 100 * 600
 
 
+def test_what_is_kept_for_an_hour_in_anthropics_cache_costs_more_than_what_is_kept_for_minutes() -> None:
+    # LangChain leaves cache_creation at 0 where it knows how long each is kept.
+    minutes = usage(1000, 0, ins={"cache_creation": 0, "ephemeral_5m_input_tokens": 1000})
+    hour = usage(1000, 0, ins={"cache_creation": 0, "ephemeral_1h_input_tokens": 1000})
+    plain = usage(1000, 0, ins={"cache_creation": 1000})
+    # claude-sonnet-4-5: 3 dollars per million, a quarter more for minutes, twice as much for an hour
+    assert cost("claude-sonnet-4-5", minutes, provider="anthropic") == 3_750_000
+    assert cost("claude-sonnet-4-5", plain, provider="anthropic") == 3_750_000
+    assert cost("claude-sonnet-4-5", hour, provider="anthropic") == 6_000_000
+
+
+def test_kinds_of_a_service_tier_are_kinds(tmp_path: Path) -> None:
+    prices = listed(tmp_path, {"m": {"input": 1, "output": 10, "cache_read": 0.1, "reasoning": 20}})
+    used = usage(100, 30, ins={"priority_cache_read": 40, "priority": 60}, outs={"priority_reasoning": 20})
+    assert cost("m", used, prices=prices) == 60 * 1000 + 40 * 100 + 10 * 10_000 + 20 * 20_000
+
+
+def test_the_file_prices_what_is_kept_for_an_hour(tmp_path: Path) -> None:
+    rates = {"input": 1, "output": 1, "cache_write": 2, "cache_write_1h": 4}
+    prices = listed(tmp_path, {"m": rates})
+    used = usage(100, 0, ins={"ephemeral_5m_input_tokens": 30, "ephemeral_1h_input_tokens": 20})
+    assert cost("m", used, prices=prices) == 50 * 1000 + 30 * 2000 + 20 * 4000
+
+
 def test_a_model_that_nobody_knows_has_no_price() -> None:
     assert cost("a-model-of-our-own", usage(10, 10)) is None
 
