@@ -9,12 +9,12 @@ database) is found out by a head that was kept elsewhere: `verify(..., expected=
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from waystation_guards.audit import AuditHead, AuditRecord
+from waystation_guards.audit import AuditHead, AuditLog, AuditRecord
 
 GENESIS: Final = bytes(32)
 """What the first record has in the place of a hash before it."""
@@ -59,13 +59,12 @@ class Verdict:
 async def verify(
     records: AsyncIterable[AuditRecord],
     *,
-    head: AuditHead | None = None,
     expected: AuditHead | None = None,
     tenant: str | None = None,
 ) -> Verdict:
     """Read a chain from its first record and say whether it is whole.
 
-    `head`: where the log itself says that it ends. `expected`: an earlier head that was kept elsewhere.
+    `expected`: an earlier head that was kept elsewhere.
     """
     end, count = AuditHead(0, GENESIS), 0
     seen_expected = expected is None or expected.seq == 0
@@ -80,12 +79,35 @@ async def verify(
                 return Verdict(count, end, Fault(record.seq, "is not the record that was there when its hash was kept"))
     if not seen_expected:
         return Verdict(count, end, Fault(end.seq + 1, "is missing: the chain was longer once"))
-    if head is not None and head != end:
-        what = (
-            "is missing: the chain's end was cut off" if head.seq > end.seq else "does not agree with the chain's head"
-        )
-        return Verdict(count, end, Fault(max(1, end.seq + (head.seq > end.seq)), what))
     return Verdict(count, end)
+
+
+async def verify_log(log: AuditLog, tenant: str, *, expected: AuditHead | None = None) -> Verdict:
+    """Whether a tenant's chain in a log is whole, while others may be writing to it. Raises what the log raises."""
+    head = await log.head(tenant)
+
+    async def all_records() -> AsyncIterator[AuditRecord]:
+        nonlocal head
+        after, before = 0, -1
+        while after > before:  # until there is nothing new
+            before = after
+            async for record in log.read(tenant, after=after):
+                after = record.seq
+                yield record
+            head = await log.head(tenant)
+            if head.seq <= after:
+                return
+
+    verdict = await verify(all_records(), expected=expected, tenant=tenant)
+    if verdict.is_whole and head != verdict.head:
+        return replace(verdict, fault=_cut_off(verdict.head, head))
+    return verdict
+
+
+def _cut_off(end: AuditHead, head: AuditHead) -> Fault:
+    if head.seq > end.seq:
+        return Fault(end.seq + 1, "is missing: the chain's end was cut off")
+    return Fault(max(1, end.seq), "does not agree with the chain's head")
 
 
 def _problem(record: AuditRecord, before: AuditHead, tenant: str | None) -> str | None:

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 from starlette.routing import BaseRoute
 
 from waystation.api import (
     a2a,
     assistants,
+    audit,
     crons,
     guards,
     guards_kill,
@@ -44,6 +46,9 @@ from waystation.services import Services
 from waystation.services.gates import credentials
 from waystation.telemetry.metrics import watch_loop_lag
 
+if TYPE_CHECKING:  # loaded where a project keeps an audit log
+    from waystation.api.request_audit import RequestAudit
+
 OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
 
 ROUTERS = (
@@ -56,6 +61,7 @@ ROUTERS = (
     thread_events.router,
     crons.router,
     webhooks.router,
+    audit.router,
     guards_kill.router,
     guards.router,
     store.router,
@@ -127,6 +133,7 @@ def attach(app: Application, services: Services) -> None:
     app.state.logging_headers = HeaderRules.of(http_keys.logging_headers)
     app.gate = services.gate
     app.limits = None if services.limits is None else RequestLimits(services.limits)
+    app.audit = _request_audit(services)
     app.credentials = credentials(services)
     app.cors = Cors(_cors_rules(services))
     http, own = services.project.http, services.project.waystation.http
@@ -147,6 +154,15 @@ def custom_app(app: Application, services: Services) -> CustomApp | None:
         return None
     routes = ProjectRoutes(found.app.routes, app.operations, app.table.find)
     return CustomApp(found, services, app, routes)
+
+
+def _request_audit(services: Services) -> RequestAudit | None:
+    keys = services.project.waystation.audit
+    if services.audit is None or keys is None:
+        return None
+    from waystation.api.request_audit import request_audit
+
+    return request_audit(services.audit, keys)
 
 
 def _cors_rules(services: Services) -> CorsRules:

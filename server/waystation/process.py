@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import orjson
 import structlog
@@ -32,6 +32,7 @@ from waystation.runs.guard_kill import KillClock
 from waystation.runs.webhook_urls import sends_webhooks
 from waystation.services import GraphHost, GraphSide, Services
 from waystation.services.api_store import open_api_store
+from waystation.services.audit import open_audit
 from waystation.services.encryption import on_this_loop, open_cipher
 from waystation.services.gates import load_auth, open_gate
 from waystation.services.guards import open_guards
@@ -52,6 +53,9 @@ from waystation_db.cipher import Cipher
 from waystation_db.listen import Gap, Listener, Notification
 from waystation_db.pool import Database
 from waystation_db.rows import RunKey
+
+if TYPE_CHECKING:  # loaded where a project keeps an audit log
+    from waystation.guarding.audit import AuditWriter
 
 log = structlog.get_logger(__name__)
 
@@ -127,7 +131,8 @@ async def open_process(
         loopback = stack.enter_context(installed_loopback())  # before the project's modules, which may ask for it
         box = _Box()
         kills = KillSwitch(db, status=project.guards.kill.status if project.guards else 403)
-        side = _graph_side(settings, project, kind, memory, name, box, api=api, cipher=cipher, kills=kills)
+        audit = await stack.enter_async_context(open_audit(project, db, process=name))
+        side = _graph_side(settings, project, kind, memory, name, box, api=api, cipher=cipher, kills=kills, audit=audit)
         host = await stack.enter_async_context(GraphHost.run(side))
         wakeups = Wakeups(box.worker)
         hearing = asyncio.create_task(_hear(listener, wakeups), name="hear")
@@ -148,6 +153,7 @@ async def open_process(
             kills,
             gate=gate,
             limits=limits,
+            audit=audit,
             loopback=loopback,
         )
         await stack.enter_async_context(KillClock(services, listener).running())
@@ -244,6 +250,7 @@ def _graph_side(
     api: bool,
     cipher: Cipher | None,
     kills: KillSwitch,
+    audit: AuditWriter | None,
 ) -> Callable[[], AbstractAsyncContextManager[GraphSide]]:
     """Opens what lives on the graph loop; the worker too, unless this process serves the API only."""
 
@@ -264,7 +271,7 @@ def _graph_side(
             updates = asyncio.Semaphore(max(1, db.max_size // 4))
             auth = await load_auth(project) if api else None
             assign = await load_priority(project)
-            guards = open_guards(settings, project, db, kills)
+            guards = open_guards(settings, project, db, kills, audit=audit)
             stack.push_async_callback(guards.close)
             side = GraphSide(
                 catalog,

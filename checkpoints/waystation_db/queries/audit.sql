@@ -20,5 +20,8 @@ limit %(limit)s;
 select seq, hash from audit_head where tenant_id = %(tenant_id)s;
 
 -- name: list_tenants
--- The tenants that have a chain.
-select tenant_id from audit_head order by tenant_id;
+-- The tenants that have a chain, also those whose head somebody removed.
+select tenant_id from audit_head
+union
+select distinct tenant_id from audit_record
+order by tenant_id;

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 from starlette.datastructures import Headers, State
@@ -36,6 +36,9 @@ from waystation.auth import Gate
 from waystation.auth.gate import CALLER
 from waystation.guarding.http_limit_scope import LIMITED
 from waystation.telemetry import metrics
+
+if TYPE_CHECKING:  # loaded where a project keeps an audit log
+    from waystation.api.request_audit import RequestAudit
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +70,7 @@ class Application:
         self.prefix = ""
         self.gate: Gate | None = None
         self.limits: RequestLimits | None = None
+        self.audit: RequestAudit | None = None
         self.credentials: tuple[Mapping[str, Any], Sequence[Any]] = ({}, ())
         self.custom: CustomApp | None = None
         self._lifespan = Lifespan(lifespan=self._wrap(lifespan))
@@ -140,6 +144,8 @@ class Application:
                 status = message["status"]
                 headers = [*message["headers"], *extra, *scope.get(LIMITED, ())]
                 message["headers"] = headers if is_custom else self._located(headers)
+                if self.audit is not None and not is_custom:
+                    await self.audit.answering(scope, status)
             await send(message)
 
         if preflight:
@@ -160,6 +166,8 @@ class Application:
         finally:
             if hasattr(self.state, "streams"):
                 self.state.streams.leave(scope)
+            if self.audit is not None and not is_custom:
+                self.audit.over(scope)
             _count(scope, status or CLIENT_LEFT)
 
     async def operate(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -176,6 +184,8 @@ class Application:
             if message["type"] == "http.response.start":
                 is_begun = True
                 message["headers"] = self._located([*message["headers"], *scope.get(LIMITED, ())])
+                if self.audit is not None:
+                    await self.audit.answering(scope, message["status"])
             else:
                 is_complete = not message.get("more_body", False)
             await send(message)
@@ -191,6 +201,8 @@ class Application:
                 await self._fail(error, scope, receive, answer)
         finally:
             self.state.streams.leave(scope)
+            if self.audit is not None:
+                self.audit.over(scope)
             tell_route(scope, is_dropped=not is_complete)
         if not is_complete:
             raise AnswerDropped

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from waystation.catalog.keys_audit import AuditKeys
 from waystation.catalog.keys_form import Keys
 
 
@@ -113,3 +114,4 @@ class WaystationKeys(Keys):
     openai: OpenAIKeys = OpenAIKeys()
     guards: dict[str, Any] | None = None
     """Read by `keys_guards.py`, which is loaded only where there are any."""
+    audit: AuditKeys | None = None

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from waystation import __version__
+from waystation.cli.commands_audit import audit
 from waystation.cli.commands_bench import bench
 from waystation.cli.commands_guards import budget, kill
 from waystation.cli.commands_here import dev, doctor, down, up
@@ -68,6 +69,7 @@ app.command(short_help="Make the store's vectors anew, for another embedding.")(
 app.add_typer(keys)
 app.command(short_help="Stop runs at once, and refuse new ones.")(kill)
 app.command(short_help="What is spent of budgets.")(budget)
+app.add_typer(audit, name="audit", short_help="The audit log: export and verify it.")
 app.command(short_help="Check this machine and the project.")(doctor)
 app.command(short_help="Measure a running server under load.")(bench)
 app.add_typer(webhooks, name="webhooks", short_help="Webhooks that were sent or given up.")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
@@ -20,9 +21,10 @@ from waystation.cli.migrating import settings_of
 from waystation.cli.terminal import say
 from waystation.config import Settings
 from waystation.process import database_uri
-from waystation_db import api_keys
+from waystation_db import api_keys, audit
 from waystation_db.migrate import check
 from waystation_db.pool import Database
+from waystation_guards.audit import AuditEntry
 
 T = TypeVar("T")
 
@@ -50,7 +52,15 @@ def make(config: Path | None, *, identity: str, roles: Sequence[str], tenant: st
         life=None if life is None else _span(life),
         pepper=settings.key_pepper,
     )
-    _run(settings, lambda conn: api_keys.create(conn, made.row))
+    row = made.row
+    told = {"identity": identity, "roles": list(row.roles), "expires_in": life or "never", "name": name}
+
+    async def create(conn: AsyncConnection[TupleRow]) -> None:
+        async with conn.transaction():
+            await api_keys.create(conn, row)
+            await _tell(conn, tenant, "key.created", row.key_id, told)
+
+    _run(settings, create)
     say(made.text)
 
 
@@ -76,7 +86,16 @@ def end(config: Path | None, *, key: str, tenant: str | None) -> None:
         UsageError: there is none that could be.
     """
     key_id = key_id_of(key)
-    if not _run(settings_of(config), lambda conn: api_keys.revoke(conn, key_id, tenant_id=tenant)):
+
+    async def revoke(conn: AsyncConnection[TupleRow]) -> bool:
+        async with conn.transaction():
+            found = await api_keys.find(conn, key_id)
+            revoked = await api_keys.revoke(conn, key_id, tenant_id=tenant)
+            if revoked and found is not None:
+                await _tell(conn, found.tenant_id, "key.revoked", key_id, {"identity": found.identity})
+        return revoked
+
+    if not _run(settings_of(config), revoke):
         raise UsageError(f"there is no key {key_id!r} that is not revoked already")
     say(f"revoked  {key_id}")
 
@@ -91,6 +110,22 @@ def _run(settings: Settings, work: Callable[[AsyncConnection[TupleRow]], Awaitab
             return await work(conn)
 
     return asyncio.run(there())
+
+
+async def _tell(
+    conn: AsyncConnection[TupleRow], tenant: str, action: str, key_id: str, detail: Mapping[str, Any]
+) -> None:
+    """Write what an operator did to the audit log, with it or not at all; also where the server writes nothing."""
+    entry = AuditEntry(tenant, action, user=_operator(), resource=key_id, detail=detail)
+    await audit.append(conn, tenant, [entry.as_json()])
+
+
+def _operator() -> str:
+    """Who sits at the command line, as far as the machine knows."""
+    try:
+        return f"operator:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return "operator"
 
 
 def _span(text: str) -> timedelta:

@@ -2,8 +2,8 @@
 
     record(entry) ─▶ waiting ─▶ one batch in flight ─▶ waystation_audit_append, tenant by tenant
 
-`record` costs a request or a tool call some microseconds. What waits when a process is killed is lost (at most what came
-in within one write); `durable` makes `record` wait for the commit instead.
+`record` costs a request or a tool call some microseconds. What waits when a process is killed is lost, at most what
+came in within one write; `durable` makes `record` wait for the commit instead.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _CLOSE_S = 5.0
 
 
 class PostgresAuditLog:
-    """A tenant's chain in Postgres: `waystation_guards.audit.AuditLog` without the gathering. On the database's loop."""
+    """The chains in Postgres: `waystation_guards.audit.AuditLog` without the gathering. On the database's loop."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -165,7 +165,7 @@ class AuditWriter:
                 self._lose(1)
 
     async def _insist(self, entries: Sequence[AuditEntry]) -> None:
-        """Write, again while Postgres is away: entries come in the order in which things happened, so nothing overtakes.
+        """Write, again while Postgres is away: entries come in the order in which things happened; none overtakes.
 
         A commit whose answer was lost is made twice: the log says so rather twice than not at all.
         """

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 
+from waystation.guarding.audit_keys import RunAudit
 from waystation.guarding.kill import KillSwitch, configurable_of, key_of, told
 from waystation.telemetry import metrics
 from waystation_db.pool import Database
@@ -43,8 +44,10 @@ class Guards:
         key_prefix: str = "",
         policy: Policy | None = None,
         kills: KillSwitch | None = None,
+        audit: RunAudit | None = None,
     ) -> None:
         self.policy = policy
+        self.audit = audit
         self._db = db
         self._redis_uri = redis_uri
         self._key_prefix = key_prefix
@@ -62,12 +65,14 @@ class Guards:
 
     def ports_for(self, tenant: str, key: str = "") -> Ports:
         """The ports of a caller."""
-        return replace(self.stores.ports_for(tenant, key), loop=asyncio.get_running_loop())
+        ports = replace(self.stores.ports_for(tenant, key), loop=asyncio.get_running_loop())
+        return ports if self.audit is None else replace(ports, audit=self.audit.sink)
 
     def watch(self, run: ClaimedRun, *, is_over: Callable[[], bool]) -> Watch | None:
         """The guards of an attempt; None where there is nothing to guard it with. `is_over`: it is to make no more
         calls."""
-        if self.policy is None and _USED not in sys.modules:
+        audits = self.audit is not None and self.audit.tools
+        if self.policy is None and not audits and _USED not in sys.modules:
             return None
         from waystation.guarding.policy import Whose
 
@@ -94,8 +99,10 @@ class Watch:
         self.ports = ports
         self.applied = None if guards.policy is None else guards.policy.of(whose)
         self._watcher: Watcher | None = None
-        if self.applied is not None:
-            self._watcher = _watcher((Switch(whose, is_over, kills), *self.applied.guards))
+        audits = () if guards.audit is None else guards.audit.guards()
+        if self.applied is not None or (guards.audit is not None and guards.audit.tools):
+            asked = () if self.applied is None else self.applied.guards
+            self._watcher = _watcher((*audits, Switch(whose, is_over, kills), *asked))
 
     def configured(self, config: RunnableConfig) -> RunnableConfig:
         """The config with the ports and the callbacks. Neither is stored or streamed: LangGraph keeps callbacks out of

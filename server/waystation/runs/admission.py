@@ -133,6 +133,7 @@ async def create_batch(
                 raise NotFound(_NOT_FOUND)
             created.append(one.admitted(row))
     services.wakeups.work_available()
+    await note_run(services, *created)
     return created
 
 
@@ -162,6 +163,7 @@ async def create_within(
 async def announce(services: Services, admitted: Admitted) -> None:
     """Tell whom it concerns of a run that is committed: the workers, and the readers of the runs that it displaced."""
     await _after_commit(services, admitted, admitted.multitask_strategy)
+    await note_run(services, admitted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +302,11 @@ async def _create_with_thread(services: Services, prepared: _Prepared) -> Admitt
         await services.queue.take()
         async with services.db.connection() as conn:
             row = await runs.create_with_thread(conn, prepared.run, claim_for=None, lease_s=0, notify=True)
-        return None if row is None else prepared.admitted(row)
+        if row is None:
+            return None
+        admitted = prepared.admitted(row)
+        await note_run(services, admitted)
+        return admitted
     return await _create_claimed(services, prepared, runs.create_with_thread)
 
 
@@ -330,7 +336,9 @@ async def _create_claimed(services: Services, prepared: _Prepared, create: Any) 
             started = True
         else:
             services.wakeups.work_available()
-        return prepared.admitted(row)
+        admitted = prepared.admitted(row)
+        await note_run(services, admitted)
+        return admitted
     finally:
         if local is not None and slot and not started:
             local.release()
@@ -339,8 +347,11 @@ async def _create_claimed(services: Services, prepared: _Prepared, create: Any) 
 async def _create_queued(services: Services, prepared: _Prepared) -> Admitted:
     await services.queue.take()
     async with services.db.connection() as conn, conn.transaction():
-        admitted = await _recall(conn, prepared) or await _create_locked(conn, prepared)
+        recalled = await _recall(conn, prepared)
+        admitted = recalled or await _create_locked(conn, prepared)
     await _after_commit(services, admitted, prepared.run.multitask_strategy)
+    if recalled is None:
+        await note_run(services, admitted)
     return admitted
 
 
@@ -401,6 +412,17 @@ async def _after_commit(services: Services, admitted: Admitted, strategy: str) -
     services.wakeups.work_available()
 
 
+async def note_run(services: Services, *admitted: Admitted) -> None:
+    """Tell the audit log, where there is one, of runs that are committed."""
+    keys = services.project.waystation.audit
+    if services.audit is None or keys is None or "runs" not in keys.what:
+        return
+    from waystation.guarding.audit_runs import made_run  # loaded where a project keeps an audit log
+
+    made = (made_run(one.key, one.kwargs, assistant_id=one.row.assistant_id) for one in admitted)
+    await services.audit.record(*made)
+
+
 async def _recall(conn: Conn, prepared: _Prepared) -> Admitted | None:
     """Take the Idempotency-Key, or find the run that it made.
 
@@ -450,4 +472,6 @@ async def _create_idempotent_stateless(services: Services, prepared: _Prepared) 
         if row is None:
             raise NotFound(_NOT_FOUND)
     services.wakeups.work_available()
-    return prepared.admitted(row)
+    admitted = prepared.admitted(row)
+    await note_run(services, admitted)
+    return admitted

@@ -18,7 +18,8 @@ from waystation.services.wakeups import Wakeups
 from waystation_db.pool import Database
 from waystation_db.store import PostgresStore
 
-if TYPE_CHECKING:  # loaded where a project has limits
+if TYPE_CHECKING:  # loaded where a project has limits, or an audit log
+    from waystation.guarding.audit import AuditWriter
     from waystation.guarding.http_limits import HttpLimits
 
 
@@ -38,5 +39,6 @@ class Services:
     kills: KillSwitch
     gate: Gate | None = None
     limits: HttpLimits | None = None
+    audit: AuditWriter | None = None
     address: OwnAddress = field(default_factory=OwnAddress)
     loopback: Loopback = field(default_factory=Loopback)

@@ -1,0 +1,56 @@
+"""Reading the audit log: whose it is and who may."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from waystation.auth import Principal
+from waystation.auth.roles import roles_of
+from waystation.errors import Forbidden, NotFound
+from waystation.services import Services
+
+if TYPE_CHECKING:  # loaded where a project keeps an audit log
+    from waystation.guarding.audit import PostgresAuditLog
+
+READS: str = "audit:read"
+"""The permission by which a project's own `authenticate` handler lets somebody read the log."""
+
+
+async def read(
+    services: Services, caller: Principal, *, after: int, limit: int, action: str | None
+) -> list[dict[str, Any]]:
+    """A page of the caller's tenant's records.
+
+    Raises:
+        NotFound: the project keeps no log. Forbidden: the caller may not read it.
+    """
+    log = _log(services, caller)
+    from waystation_guards.audit_export import as_object
+
+    found = log.read(caller.tenant_id, after=after, limit=limit, action=action)
+    return [as_object(record) async for record in found]
+
+
+async def verified(services: Services, caller: Principal) -> dict[str, Any]:
+    """Whether the caller's tenant's chain is whole. Raises as `read`."""
+    log = _log(services, caller)
+    from waystation_guards.audit_chain import verify_log
+
+    verdict = await verify_log(log, caller.tenant_id)
+    fault = verdict.fault
+    return {
+        "status": "whole" if verdict.is_whole else "broken",
+        "records": verdict.records,
+        "seq": verdict.head.seq,
+        "hash": verdict.head.hash.hex(),
+        "fault": None if fault is None else {"seq": fault.seq, "problem": fault.problem},
+    }
+
+
+def _log(services: Services, caller: Principal) -> PostgresAuditLog:
+    if services.audit is None:
+        raise NotFound("No audit log is kept: waystation.audit in langgraph.json turns it on")
+    is_admin = "admin" in roles_of(caller.permissions) or READS in caller.permissions
+    if services.gate is not None and not (is_admin or caller.is_studio):
+        raise Forbidden("The audit log is for the role admin")
+    return services.audit.log
