@@ -27,6 +27,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import Runnable
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from waystation_guards.breakers import OnChange
 from waystation_guards.budget_degrading import CheaperModel
 from waystation_guards.cached_model import CachedModel
 from waystation_guards.caching import ResponseCache
@@ -51,10 +52,12 @@ _UNIVERSAL: Final = frozenset(("stop", "max_tokens", "temperature"))
 @dataclass(frozen=True, slots=True)
 class Failover:
     """Where the calls of some models go when those fail. `models`: by pattern of their names (`gpt-5*`,
-    `openai/gpt-5*`), the targets behind them, in order."""
+    `openai/gpt-5*`), the targets behind them, in order. `on_change`: told when a
+    breaker opens or closes."""
 
     models: Mapping[str, tuple[Target, ...]]
     policy: FailoverPolicy = field(default_factory=FailoverPolicy)
+    on_change: OnChange | None = None
     times: Latencies = field(default_factory=Latencies, compare=False)
 
 
@@ -91,7 +94,9 @@ class Layer:
         others = [_bound(target, own, kwargs) for target in targets if target.name != own.name]
         able = [target for target in others if target is not None]
         own = replace(own, runnable=own.model.bind(**kwargs)) if kwargs else own
-        return FailoverModel([own, *able], self.failover.policy, times=self.failover.times), {}
+        return FailoverModel(
+            [own, *able], self.failover.policy, on_change=self.failover.on_change, times=self.failover.times
+        ), {}
 
 
 def install() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from langgraph_sdk import get_client
 
 from eventually import eventually, run_becomes
 from live_server import Client, live_server_on
+from providers import FaultServer
+from receivers import receiver
 from waystation.config import Settings
 
 pytestmark = pytest.mark.anyio
@@ -37,6 +39,7 @@ def serve(database_uri: str, tmp_path: Path) -> Serve:
         project = tmp_path / "project"
         shutil.copytree(PROJECT, project, dirs_exist_ok=True)
         keys = json.loads((project / "langgraph.json").read_text())
+        keys["webhooks"] = {"url": {"disable_loopback": False}}
         keys["waystation"] = {} if guards is None else {"guards": {"prices": "prices.json", **guards}}
         (project / "langgraph.json").write_text(json.dumps(keys))
         given: dict[str, Any] = {"n_jobs_per_worker": 12} | settings
@@ -49,7 +52,8 @@ def serve(database_uri: str, tmp_path: Path) -> Serve:
 
 def ledger(database_uri: str) -> list[tuple[str, int, dict[str, Any]]]:
     with psycopg.connect(database_uri) as conn:
-        return conn.execute("select kind, cost_nano_usd, detail from guard_ledger order by created_at").fetchall()
+        calls = "select kind, cost_nano_usd, detail from guard_ledger where kind <> 'correction' order by created_at"
+        return conn.execute(calls).fetchall()
 
 
 def accounts(database_uri: str) -> dict[str, tuple[int, int, int]]:
@@ -155,3 +159,93 @@ async def test_a_run_without_a_policy_is_as_before(serve: Serve, database_uri: s
     async with serve(None) as sdk:
         assert (await sdk.runs.wait(None, "ask", input=HI))["messages"][-1]["content"] == "paid answers"
     assert ledger(database_uri) == []
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch) -> Generator[FaultServer]:
+    """A provider that answers, and whose key is in the environment."""
+    monkeypatch.setenv("FAULT_SERVER_KEY", "k")
+    with FaultServer() as server:
+        yield server
+
+
+def spec(server: FaultServer, name: str) -> dict[str, Any]:
+    return {"model": f"openai:{name}", "base_url": server.openai, "api_key_env": "FAULT_SERVER_KEY"}
+
+
+FAIL: dict[str, Any] = {"messages": [{"role": "user", "content": "fail"}]}
+
+
+async def test_a_limit_that_ends_lets_the_agent_say_so_and_the_run_succeed(serve: Serve) -> None:
+    async with serve({"budgets": [{"size": 2, "unit": "tool_calls", "on_limit": "end"}]}) as sdk:
+        thread = (await sdk.threads.create())["thread_id"]
+        run = await sdk.runs.create(thread, "agent", input=HI)
+        await run_becomes(sdk, run, "success")
+        messages = (await sdk.threads.get_state(thread))["values"]["messages"]
+        assert "tool calls" in messages[-1]["content"]
+        assert messages[-1]["response_metadata"]["guard"]["code"] == "budget_exceeded"
+        asked = {call["id"] for message in messages for call in message.get("tool_calls") or ()}
+        assert asked == {message["tool_call_id"] for message in messages if message["type"] == "tool"}
+        assert (await sdk.threads.get(thread))["status"] == "idle"
+
+
+async def test_a_limit_that_interrupts_asks_for_more_and_goes_on(serve: Serve, database_uri: str) -> None:
+    async with serve(
+        {"budgets": [{"size": 1, "unit": "model_calls", "scope": "user", "on_limit": "interrupt"}]}
+    ) as sdk:
+        thread = (await sdk.threads.create())["thread_id"]
+        await sdk.runs.wait(thread, "ask", input=HI)
+        asked = await sdk.runs.wait(thread, "ask", input=HI)
+        assert asked["__interrupt__"][0]["value"]["type"] == "waystation.budget"
+        done = await sdk.runs.wait(thread, "ask", command={"resume": {"grant": 3}})
+        assert done["messages"][-1]["content"] == "paid answers"
+    assert [kind for kind, *_ in ledger(database_uri)].count("model") == 2
+
+
+async def test_another_model_answers_where_the_graphs_own_fails(serve: Serve, provider: FaultServer) -> None:
+    failover = {"models": {"paid": [spec(provider, "gpt-4o-mini")]}, "policy": {"breaker": None}}
+    async with serve({"failover": [failover]}) as sdk:
+        own = await sdk.runs.wait(None, "ask", input=HI)
+        assert own["messages"][-1]["content"] == "paid answers"
+        other = (await sdk.runs.wait(None, "ask", input=FAIL))["messages"][-1]
+        assert other["response_metadata"]["failover"]["target"] == "openai/gpt-4o-mini"
+        streamed = [e.data async for e in sdk.runs.stream(None, "ask", input=FAIL, stream_mode="messages-tuple")]
+        assert any(other["content"].split()[0] in str(data) for data in streamed)
+    async with serve({}) as sdk:
+        outcome = await sdk.runs.wait(None, "ask", input=FAIL, raise_error=False)
+        assert outcome["__error__"]["error"] == "ConnectionError"
+
+
+async def test_an_answer_of_the_cache_is_no_call_and_is_the_tenants_own(serve: Serve, database_uri: str) -> None:
+    async with serve({"cache": [{"ttl_s": 60}], "budgets": [{"size": 1, "scope": "tenant"}]}) as sdk:
+        for _ in range(3):
+            assert (await sdk.runs.wait(None, "ask", input=HI))["messages"][-1]["content"] == "paid answers"
+    assert sorted(kind for kind, *_ in ledger(database_uri)) == ["cache_hit", "cache_hit", "model"]
+
+
+async def test_a_budget_degrades_to_the_cheaper_model(serve: Serve, provider: FaultServer) -> None:
+    guards = {
+        "budgets": [{"size": 0.002, "scope": "tenant", "on_limit": "degrade", "degrade_at": 0.0075}],
+        "cheaper": [{"models": {"paid": spec(provider, "cheap")}}],
+        "budget_wait_s": 0,
+    }
+    async with serve(guards) as sdk:
+        first = (await sdk.runs.wait(None, "ask", input=HI))["messages"][-1]
+        second = (await sdk.runs.wait(None, "ask", input=HI))["messages"][-1]
+    assert first["content"] == "paid answers"
+    assert second["content"] != "paid answers"
+    assert [seen.model for seen in provider.requests] == ["cheap"]
+
+
+async def test_an_alert_goes_to_the_webhook_once(serve: Serve) -> None:
+    async with receiver() as hook:
+        guards = {
+            "budgets": [{"size": 0.00002, "scope": "tenant", "alerts": [0.5]}],
+            "alerts": {"webhook": hook.url},
+        }
+        async with serve(guards, webhook_retry_s=0.2) as sdk:
+            for _ in range(2):
+                await sdk.runs.wait(None, "ask", input=HI)
+            (told,) = await hook.until(1)
+    assert told.body["type"] == "budget_alert"
+    assert (told.body["part"], told.body["scope"], told.body["limit"]) == (0.5, "tenant", 0.00002)

@@ -9,6 +9,8 @@ select json_build_object(
     'created_at', waystation_time(l.created_at))::text
 from guard_ledger l
 where l.tenant_id = %(tenant_id)s
+  -- What says that something was told or tested is no entry about money.
+  and not (l.kind = 'correction' and (l.detail ? 'alert' or l.detail ? 'self_test'))
   and (%(thread_id)s::text is null or l.thread_id = %(thread_id)s)
   and (%(run_id)s::text is null or l.run_id = %(run_id)s)
   and (%(graph_id)s::text is null or l.graph_id = %(graph_id)s)
@@ -27,6 +29,8 @@ select l.kind, l.model, count(distinct l.call_id)::int, coalesce(sum(l.cost_nano
        count(*) filter (where l.bills and l.detail ? 'unpriced')::int
 from guard_ledger l
 where l.tenant_id = %(tenant_id)s
+  -- What says that something was told or tested is no entry about money.
+  and not (l.kind = 'correction' and (l.detail ? 'alert' or l.detail ? 'self_test'))
   and (%(thread_id)s::text is null or l.thread_id = %(thread_id)s)
   and (%(run_id)s::text is null or l.run_id = %(run_id)s)
   and (%(graph_id)s::text is null or l.graph_id = %(graph_id)s)

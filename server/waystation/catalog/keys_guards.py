@@ -5,56 +5,99 @@
         "rates":   [{"target": "openai/*", "requests": 500, "tokens": 200000}]
     }}
 
-What limits adds up: of budgets, rates, permissions and caps all entries hold whose `for` matches. What chooses has one
-answer: of cache and failover the most specific entry holds, of equals the first. A key that is not known stops the
-start. The members of the entries are those of the guards' own settings.
+What limits adds up: of budgets, rates, permissions and screening all entries hold whose `for` matches. What chooses
+has one answer: of cache, failover and cheaper the most specific entry holds, of equals the first. A key that is not
+known stops the start. The members of the entries are those of the guards' own settings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from waystation.catalog.keys_form import Text
 from waystation.catalog.keys_guards_for import Entry, place
+from waystation.catalog.keys_guards_own import AlertKeys, KillKeys, MetricsKeys, OwnKeys
 from waystation.catalog.keys_http_limits import HttpLimitKeys
 from waystation.errors import ConfigError
+from waystation_guards.cache_rules import CacheRules
+from waystation_guards.failover_policy import FailoverPolicy
+from waystation_guards.levels import Level, LevelPolicy, Rule
 from waystation_guards.limits import Limit
 from waystation_guards.permissions import Permissions, permissions_of
 from waystation_guards.pricing import Prices
 from waystation_guards.rates_rules import ModelRate
+from waystation_guards.screening import ScreenSettings
 
 T = TypeVar("T")
 
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 
 
-class OwnKeys(BaseModel):
-    """An object whose unknown members stop the start."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+ModelSpec = Text | dict[str, Any]
+"""A model by its provider's name (`openai:gpt-5-mini`), or with settings (`providers.ModelSettings`)."""
 
 
-class KillKeys(OwnKeys):
-    """`kill`: what a request for a run that is stopped is answered with."""
+class FailoverKeys(OwnKeys):
+    """`failover`: by pattern of the models that graphs call, the models that are asked when those fail."""
 
-    status: Literal[403, 503] = 403
-
-
-class AlertKeys(OwnKeys):
-    """`alerts`: where it is told that a part of a budget is spent."""
-
-    webhook: Annotated[str, Field(pattern=r"^https?://", max_length=2000)] | None = None
+    models: Annotated[dict[Text, Annotated[tuple[ModelSpec, ...], Field(min_length=1)]], Field(min_length=1)]
+    policy: FailoverPolicy = Field(default_factory=FailoverPolicy)
 
 
-class MetricsKeys(OwnKeys):
-    """`metrics`: tenants and models by whose name spending is counted; all others are counted as `other`."""
+class CheaperKeys(OwnKeys):
+    """`cheaper`: by pattern of the models that graphs call, the one that is called where a budget degrades, and from
+    the level `reduced` on."""
 
-    tenants: tuple[Text, ...] = ()
-    models: tuple[Text, ...] | None = None
+    models: Annotated[dict[Text, ModelSpec], Field(min_length=1)]
+
+
+class LevelKeys(OwnKeys):
+    """`levels`: when less is offered. Signals are `breakers` (the part of the targets of that name whose breakers are
+    open), `budget` (the part of the run's most used limit that is spent) and `queue_age_s`."""
+
+    rules: tuple[Rule, ...] = ()
+    name: Text = "default"
+    hold_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    check_s: Annotated[float, Field(gt=0, le=600)] = 1.0
+    breakers: tuple[Text, ...] = ()
+    refuse_at: Level = "maintenance"
+
+    @model_validator(mode="after")
+    def _known_signals(self) -> LevelKeys:
+        for rule in self.rules:
+            if rule.signal not in SIGNALS:
+                raise ValueError(f"signal of a rule is {rule.signal!r}; expected is one of {', '.join(SIGNALS)}")
+            if rule.signal == "breakers" and not self.breakers:
+                raise ValueError("a rule is about breakers, and breakers names no targets")
+        self.policy()
+        return self
+
+    def policy(self) -> LevelPolicy:
+        """As the guard takes it. Raises ValueError: `name` names what callers do not have."""
+        return LevelPolicy(self.rules, self.name, self.hold_s, self.check_s)
+
+
+SIGNALS: Final = ("breakers", "budget", "queue_age_s")
+
+
+def _screening(value: object) -> object:
+    """Through callbacks nothing can be marked: what is not said is logged."""
+    if not isinstance(value, Mapping):
+        return value
+    return {"on_tool": "log", "on_document": "ignore", **cast("Mapping[str, Any]", value)}
+
+
+def _marks_nothing(settings: ScreenSettings) -> ScreenSettings:
+    if "mark" in (settings.on_input, settings.on_tool, settings.on_document):
+        raise ValueError("on_input, on_tool or on_document is mark: graphs that nobody edited cannot mark")
+    return settings
+
+
+AnyScreening = Annotated[ScreenSettings, BeforeValidator(_screening), AfterValidator(_marks_nothing)]
 
 
 def _permissions(value: object) -> object:
@@ -80,6 +123,11 @@ class GuardKeys(OwnKeys):
     rates_wait_s: Seconds = 60.0
     rates_fail: Literal["open", "closed"] = "open"
     permissions: tuple[Entry[AnyPermissions], ...] = ()
+    screening: tuple[Entry[AnyScreening], ...] = ()
+    cache: tuple[Entry[CacheRules], ...] = ()
+    failover: tuple[Entry[FailoverKeys], ...] = ()
+    cheaper: tuple[Entry[CheaperKeys], ...] = ()
+    levels: LevelKeys | None = None
     http: HttpLimitKeys | None = None
     kill: KillKeys = KillKeys()
     alerts: AlertKeys = AlertKeys()

@@ -7,56 +7,62 @@ Guards keep what they know of a process (who waits in which line), so that runs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from waystation.catalog.keys_guards import GuardKeys, prices_of
 from waystation.catalog.keys_guards_for import Entry
+from waystation.guarding.policy_levels import REDUCED, Levels, open_levels
+from waystation.guarding.policy_models import ModelParts
+from waystation.guarding.whose import Whose
+from waystation_db.pool import Database
 from waystation_guards.budget import Budget
-from waystation_guards.budget_alerts import Alert
+from waystation_guards.calls import CallSite
+from waystation_guards.levels import LevelStanding
 from waystation_guards.limits import Limit
+from waystation_guards.model_layer import Layer, install
 from waystation_guards.permissions import ToolGuard
+from waystation_guards.ports import Ports
 from waystation_guards.pricing import Prices
 from waystation_guards.rates import RateLimit
+from waystation_guards.screening import Screening
+from waystation_guards.screening_guard import ScreenGuard
 from waystation_guards.watching import Guard
-
-T = TypeVar("T")
 
 _REMEMBERED: Final = 10_000
 """Callers whose entries are known; tenants, users and keys are many, combinations of entries few."""
 
 
 @dataclass(frozen=True, slots=True)
-class Whose:
-    """What selectors look at."""
-
-    graph: str
-    assistant: str
-    tenant: str
-    user: str
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
 class Applied:
-    """The guards of some runs, in the order in which they are asked. `budget` is one of them, if there is any."""
+    """The guards of some runs, in the order in which they are asked. `budget` is one of them, if there is any. `layer`
+    is for their models."""
 
     guards: tuple[Guard, ...]
     budget: Budget | None = None
+    layer: Layer | None = None
+
+    @property
+    def ends_runs(self) -> bool:
+        """A refusal may end the run with a message instead of an error."""
+        return self.budget is not None and self.budget.ends_runs
 
 
 class Policy:
     """The policy of a process. Asked on the graph loop."""
 
-    def __init__(self, keys: GuardKeys, root: Path, *, on_alert: Callable[[Alert], None] | None = None) -> None:
-        """Raises ConfigError: the price list cannot be read."""
+    def __init__(self, keys: GuardKeys, root: Path, *, db: Database) -> None:
+        """Raises ConfigError: the price list cannot be read, or a model cannot be made."""
         self.keys = keys
         self.prices: Prices = prices_of(keys, root)
-        self._on_alert = on_alert
+        self.models = ModelParts(keys, self.prices)
+        self.levels: Levels | None = None if keys.levels is None else open_levels(keys.levels, db, self._budget_of_site)
+        if not self.models.is_empty:
+            install()
         self._by_run: dict[Whose, Applied] = {}
-        self._by_entries: dict[tuple[tuple[int, ...], ...], Applied] = {}
+        self._by_entries: dict[tuple[Any, ...], Applied] = {}
 
     def of(self, whose: Whose) -> Applied:
         """The guards of a run."""
@@ -67,35 +73,56 @@ class Policy:
             known = self._by_run[whose] = self._applied(whose)
         return known
 
-    def limits_of(self, whose: Whose) -> tuple[Limit, ...]:
-        """The limits of the budgets that hold for a run."""
-        return limits(entry for entry in self.keys.budgets if _is_about(entry, whose))
+    async def level(self, ports: Ports, whose: Whose) -> LevelStanding | None:
+        """The level that holds for a caller; None without levels. Does not raise."""
+        return None if self.levels is None else await self.levels.level(ports, _site(whose))
 
     def _applied(self, whose: Whose) -> Applied:
         keys = self.keys
-        which = tuple(
-            tuple(number for number, entry in enumerate(entries) if _is_about(entry, whose))
-            for entries in (keys.budgets, keys.rates, keys.permissions)
+        adding = (keys.budgets, keys.rates, keys.permissions, keys.screening)
+        choosing = (keys.cache, keys.failover, keys.cheaper)
+        which = (
+            *(tuple(at for at, entry in enumerate(entries) if is_about(entry, whose)) for entries in adding),
+            *(most_specific(entries, whose) for entries in choosing),
+            None if self.levels is None else self.levels.policy.name_for(_site(whose)),
         )
         known = self._by_entries.get(which)
         if known is None:
+            if len(self._by_entries) >= _REMEMBERED:
+                self._by_entries.clear()
             known = self._by_entries[which] = self._made(whose)
         return known
 
     def _made(self, whose: Whose) -> Applied:
         keys = self.keys
-        permissions = [ToolGuard(entry.settings) for entry in keys.permissions if _is_about(entry, whose)]
-        budget = self._budget(self.limits_of(whose))
-        rates = [entry.settings for entry in keys.rates if _is_about(entry, whose)]
+        permissions = [ToolGuard(entry.settings) for entry in keys.permissions if is_about(entry, whose)]
+        screens = [ScreenGuard(Screening(entry.settings)) for entry in keys.screening if is_about(entry, whose)]
+        budget = self._budget(limits(entry for entry in keys.budgets if is_about(entry, whose)))
+        rates = [entry.settings for entry in keys.rates if is_about(entry, whose)]
         limiter = RateLimit(*rates, wait_s=keys.rates_wait_s, fail=keys.rates_fail) if rates else None
         # Who may not is told so before anything is set aside, and nobody waits in line for what they cannot pay.
-        guards: list[Guard | None] = [*permissions, budget, limiter]
-        return Applied(tuple(guard for guard in guards if guard is not None), budget)
+        guards: list[Guard | None] = [self.levels, *permissions, *screens, budget, limiter]
+        layer = self.models.layer(
+            lambda entries: most_specific(entries, whose), reduced=lambda: self._is_reduced(whose)
+        )
+        return Applied(tuple(guard for guard in guards if guard is not None), budget, layer)
 
     def _budget(self, all_limits: Sequence[Limit]) -> Budget | None:
         if not all_limits:
             return None
-        return Budget(*all_limits, prices=self.prices, wait_s=self.keys.budget_wait_s, on_alert=self._on_alert)
+        return Budget(*all_limits, prices=self.prices, wait_s=self.keys.budget_wait_s)
+
+    def _budget_of_site(self, site: CallSite) -> Budget | None:
+        return self.of(Whose(site.graph, site.assistant, site.tenant, site.user, site.key)).budget
+
+    def _is_reduced(self, whose: Whose) -> bool:
+        """By the last reading: the guard reads before every call."""
+        return self.levels is not None and self.levels.known(_site(whose)).level in REDUCED
+
+
+def _site(whose: Whose) -> CallSite:
+    """A caller, before there is a call."""
+    return CallSite(tenant=whose.tenant, graph=whose.graph, assistant=whose.assistant, user=whose.user, key=whose.key)
 
 
 def limits(entries: Iterable[Entry[Limit]]) -> tuple[Limit, ...]:
@@ -112,11 +139,12 @@ def limits(entries: Iterable[Entry[Limit]]) -> tuple[Limit, ...]:
     return tuple(smallest.values())
 
 
-def most_specific(entries: Iterable[Entry[T]], whose: Whose) -> T | None:
-    """The settings of the entry that is most specific for a run; of equals the first."""
-    found = [entry for entry in entries if _is_about(entry, whose)]
-    return max(found, key=lambda entry: entry.selector.specificity).settings if found else None
+def most_specific(entries: Sequence[Entry[Any]], whose: Whose) -> int | None:
+    """The number of the entry that is most specific for a run, of equals the first; None for none."""
+    found = [(entry.selector.specificity, -at) for at, entry in enumerate(entries) if is_about(entry, whose)]
+    return -max(found)[1] if found else None
 
 
-def _is_about(entry: Entry[Any], whose: Whose) -> bool:
+def is_about(entry: Entry[Any], whose: Whose) -> bool:
+    """Whether an entry holds for a run."""
     return entry.selector.matches(**asdict(whose))

@@ -9,28 +9,38 @@ A run without a policy, in a process whose graphs use no guards either, has no W
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.pregel import Pregel
 
 from waystation.guarding.audit_keys import RunAudit
-from waystation.guarding.kill import KillSwitch, configurable_of, key_of, told
+from waystation.guarding.kill import KillSwitch, told
+from waystation.guarding.whose import Whose
 from waystation.telemetry import metrics
 from waystation_db.pool import Database
 from waystation_db.rows import ClaimedRun
 
 if TYPE_CHECKING:  # loaded where a run is guarded: see `Guards.watch`
-    from waystation.guarding.policy import Policy, Whose
+    from waystation.guarding.metering import Alerting, Meter
+    from waystation.guarding.policy import Policy
     from waystation.guarding.ports import GuardStores
     from waystation_guards.ports import Ports
     from waystation_guards.watching import Guard, Made, ModelCall, ToolCall, Watcher
 
 _USED = "waystation_guards.ports"
 """The module that is loaded where any graph uses guards of its own."""
+
+
+LEVEL_KEY = "waystation_level"
+"""The member of a run's metadata that says at which level it began, where a policy has levels."""
+
+AnyGraph = Pregel[Any, Any, Any, Any]
 
 
 class Guards:
@@ -53,6 +63,7 @@ class Guards:
         self._key_prefix = key_prefix
         self._kills = kills
         self._stores: GuardStores | None = None
+        self._tells: tuple[Meter, Alerting] | None = None
 
     @property
     def stores(self) -> GuardStores:
@@ -65,7 +76,7 @@ class Guards:
 
     def ports_for(self, tenant: str, key: str = "") -> Ports:
         """The ports of a caller."""
-        ports = replace(self.stores.ports_for(tenant, key), loop=asyncio.get_running_loop())
+        ports = self._metered(self.stores.ports_for(tenant, key))
         return ports if self.audit is None else replace(ports, audit=self.audit.sink)
 
     def watch(self, run: ClaimedRun, *, is_over: Callable[[], bool]) -> Watch | None:
@@ -74,15 +85,21 @@ class Guards:
         audits = self.audit is not None and self.audit.tools
         if self.policy is None and not audits and _USED not in sys.modules:
             return None
-        from waystation.guarding.policy import Whose
+        whose = Whose.of(run)
+        return Watch(self, whose, self.ports_for(whose.tenant, whose.key), is_over, self._kills)
 
-        configurable = configurable_of(run)
-        user, key = (
-            str(configurable.get("langgraph_auth_user_id") or ""),
-            key_of(configurable.get("langgraph_auth_user")),
-        )
-        whose = Whose(run.graph_id, run.assistant_id, run.key.tenant_id, user, key)
-        return Watch(self, whose, self.ports_for(whose.tenant, key), is_over, self._kills)
+    def _metered(self, ports: Ports) -> Ports:
+        if self._tells is None:
+            from waystation.catalog.keys_guards_own import AlertKeys, MetricsKeys
+            from waystation.guarding.metering import Alerting, Meter
+
+            keys = None if self.policy is None else self.policy.keys
+            counted, told = (MetricsKeys(), AlertKeys()) if keys is None else (keys.metrics, keys.alerts)
+            self._tells = Meter(counted), Alerting(self._db, told)
+        from waystation.guarding.metering import MeteredLedger
+
+        meter, alerting = self._tells
+        return replace(ports, ledger=MeteredLedger(ports.ledger, meter), on_alert=alerting)
 
     async def close(self) -> None:
         """End what is under way."""
@@ -97,12 +114,33 @@ class Watch:
         self, guards: Guards, whose: Whose, ports: Ports, is_over: Callable[[], bool], kills: KillSwitch | None
     ) -> None:
         self.ports = ports
+        self.level = ""
+        self._policy = guards.policy
+        self._whose = whose
         self.applied = None if guards.policy is None else guards.policy.of(whose)
         self._watcher: Watcher | None = None
         audits = () if guards.audit is None else guards.audit.guards()
         if self.applied is not None or (guards.audit is not None and guards.audit.tools):
             asked = () if self.applied is None else self.applied.guards
             self._watcher = _watcher((*audits, Switch(whose, is_over, kills), *asked))
+
+    @contextlib.asynccontextmanager
+    async def over(self, graph: AnyGraph) -> AsyncGenerator[AnyGraph]:
+        """Guard the graph that is given here, until the block is left, at whatever end."""
+        if self._policy is not None:
+            standing = await self._policy.level(self.ports, self._whose)
+            self.level = "" if standing is None else standing.level
+        try:
+            if self.applied is None:
+                yield graph
+                return
+            from waystation_guards.guarded_endings import with_endings
+            from waystation_guards.model_layer import layered
+
+            with layered(self.applied.layer):
+                yield with_endings(graph) if self.applied.ends_runs else graph
+        finally:
+            await self.close()
 
     def configured(self, config: RunnableConfig) -> RunnableConfig:
         """The config with the ports and the callbacks. Neither is stored or streamed: LangGraph keeps callbacks out of
@@ -113,6 +151,8 @@ class Watch:
         made: dict[str, Any] = {**config, "configurable": configurable}
         if self._watcher is not None:
             made["callbacks"] = self._watcher.handlers
+        if self.level:
+            made["metadata"] = {**config.get("metadata", {}), LEVEL_KEY: self.level}
         return cast("RunnableConfig", made)
 
     async def close(self) -> None:

@@ -27,7 +27,7 @@ def open_guards(
     if project.guards is not None:
         from waystation.guarding.policy import Policy  # it loads all guards
 
-        policy = Policy(project.guards, project.root)
+        policy = Policy(project.guards, project.root, db=db)
     keys = project.waystation.audit
     return Guards(
         db,

@@ -59,6 +59,18 @@ WEBHOOK_TRIES = Counter(
 GUARD_REFUSALS = Counter(
     "waystation_guard_refusals", "Calls of models and tools that a policy refused, by the refusal's code.", ["code"]
 )
+GUARD_SPENT_DOLLARS = Counter(
+    "waystation_guard_spent_dollars",
+    "What model calls came to that guards watched, by model and tenant.",
+    ["model", "tenant"],
+)
+GUARD_SAVED_DOLLARS = Counter("waystation_guard_saved_dollars", "What answers from caches would have cost.")
+GUARD_CACHE_HITS = Counter("waystation_guard_cache_hits", "Answers given from caches, by the kind of cache.", ["layer"])
+GUARD_ALERTS = Counter("waystation_guard_alerts", "Parts of budgets that were spent, by the limits' scope.", ["scope"])
+GUARD_BREAKERS = Counter(
+    "waystation_guard_breaker_changes", "Breakers that a call of this process opened or closed.", ["target", "event"]
+)
+GUARD_LEVEL = Gauge("waystation_guard_level", "What is offered: 0 is full, 1 reduced, 2 minimal, 3 maintenance.")
 RUNS_KILLED = Counter("waystation_runs_killed", "Runs that this process stopped because of the kill switch.")
 
 AUDIT_RECORDS = Counter("waystation_audit_records", "Records that this process wrote to the audit log.")

@@ -207,10 +207,8 @@ class Execution:
             if self._watch is None:
                 outcome = await self._stream_graph(graph)
             else:
-                try:
-                    outcome = await self._stream_graph(graph)
-                finally:
-                    await self._watch.close()
+                async with self._watch.over(graph) as guarded:
+                    outcome = await self._stream_graph(guarded)
         await self.publisher.flush()
         return outcome
 
