@@ -6,6 +6,7 @@ share a hash tag, so that a cluster keeps them together: the name's own `{tag}` 
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from waystation.guarding.ledger_operations import short
@@ -28,6 +29,10 @@ def span(seconds: float) -> float:
     return max(0.0, min(float(seconds), LONGEST_S))
 
 
+_TAG: Final = re.compile(r"[^{]*\{[^}]+\}")
+"""What Redis takes for a hash tag: what is between the first opening brace and the next closing one."""
+
+
 class RedisNames:
     """The keys of a tenant's things in Redis."""
 
@@ -40,7 +45,7 @@ class RedisNames:
     def of(self, kind: str, name: str, *more: object) -> str:
         """The key of something that belongs to a name."""
         owner, name = owner_of(self._tenant, name), short(name)
-        tagged = name if "{" in name else f"{{{owner}/{name}}}"
+        tagged = name if _TAG.match(name) else f"{{{_plain(owner)}/{_plain(name)}}}"
         return ":".join((f"{self._prefix}{_plain(owner)}", kind, tagged, *map(str, more)))
 
     def value(self, name: str) -> str:

@@ -13,12 +13,20 @@ from importlib.resources import files
 from typing import Any, cast
 
 from redis.asyncio.client import Pipeline
-from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+)
 
 from waystation.events.redis_pipe import Fill, RedisAway, RedisPipe
 from waystation_guards.ports import PortUnavailable
 
-_AWAY = ("OOM", "READONLY", "LOADING", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN")
+_AWAY = (OutOfMemoryError, ReadOnlyError, BusyLoadingError, MasterDownError, ClusterDownError)
+_AWAY_CODES = ("MISCONF", "NOREPLICAS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +66,11 @@ async def ask(pipe: RedisPipe, fill: Fill) -> Any:
 
 def checked(pipe: RedisPipe, answer: Any) -> Any:
     """The answer, unless Redis refused. Raises PortUnavailable."""
-    if isinstance(answer, ResponseError | ReadOnlyError):
-        if str(answer).startswith(_AWAY):
-            pipe.mark_away()
-        raise PortUnavailable(f"Redis refuses: {answer}") from answer
-    if isinstance(answer, Exception):
-        raise PortUnavailable(f"Redis refuses: {answer}") from answer
-    return answer
+    if not isinstance(answer, Exception):
+        return answer
+    if isinstance(answer, _AWAY) or str(answer).startswith(_AWAY_CODES):
+        pipe.mark_away()
+    raise PortUnavailable(f"Redis refuses: {answer}") from answer
 
 
 def _queue(_queued: Pipeline | Any) -> int:
