@@ -119,7 +119,10 @@ class Scripted(BaseChatModel):
 
     def _play(self, script: list[Any]) -> Iterator[AIMessageChunk]:
         for step in script:
-            yield _chunk(step)
+            if isinstance(step, threading.Event):
+                step.wait(30)
+            else:
+                yield _chunk(step)
 
 
 async def until(is_so: Callable[[], bool]) -> None:

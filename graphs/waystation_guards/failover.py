@@ -89,6 +89,10 @@ class FailoverModel(BaseChatModel):
         policy = FailoverPolicy.from_mapping({name: value for name, value in given.items() if name != "targets"})
         return cls(cast("list[Named]", targets), policy, on_change=on_change)
 
+    def __repr__(self) -> str:
+        """Short: LangChain puts it into what it tells callbacks of each call."""
+        return f"FailoverModel({', '.join(target.name for target in self.targets)})"
+
     @property
     def _llm_type(self) -> str:
         return f"{WRAPPER}failover"

@@ -117,11 +117,7 @@ class Course:
         """Tell the breaker of a failed try, and remember it; None for a guard's refusal."""
         failure = failed_try(error)
         counts = failure is not None and failure.counts and self.policy.decide(failure.kind).counts
-        if failure is None or not failure.counts:
-            pass
-        elif self.deadline is not None and left_s(self.deadline) == 0.0:
-            counts = False  # a caller's deadline says nothing about the target
-        elif counts or one.is_probe:
+        if failure is not None and failure.counts and (counts or one.is_probe):
             await self.breakers.report(
                 self.ports,
                 one.target.name,

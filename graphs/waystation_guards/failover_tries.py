@@ -21,6 +21,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tracers._streaming import _StreamingCallbackHandler  # the mark LangGraph itself goes by
 
+from waystation_guards.errors import DeadlinePassed
 from waystation_guards.failover_errors import Phase, TargetTimeout
 from waystation_guards.failover_policy import Patience
 from waystation_guards.failover_targets import Target
@@ -59,7 +60,8 @@ class Try:
         """Wait for the first piece that has something in it, or for the end. The seconds that it took.
 
         Raises:
-            TargetTimeout: nothing came for too long, or the deadline passed.
+            TargetTimeout: nothing came for too long.
+            DeadlinePassed: so it has.
         """
         self._pieces = self._open()
         limit = self.patience.first_s if self.question.streamed else self.patience.whole_s
@@ -94,6 +96,8 @@ class Try:
             async with limit:
                 return await anext(self._pieces, None)
         except TimeoutError as error:
+            if limit.expired() and until == self.deadline:
+                raise DeadlinePassed("the deadline passed before a model answered") from error
             if limit.expired():
                 raise TargetTimeout(f"{self.target.name} took too long to answer", phase=phase) from error
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -16,7 +17,7 @@ from scripted_targets import Scripted, Status, until
 from waystation_guards.budget import Budget
 from waystation_guards.calls import CallSite
 from waystation_guards.deadlines import within
-from waystation_guards.errors import AllTargetsFailed, BudgetExceeded, DeadlinePassed, RateLimited
+from waystation_guards.errors import AllTargetsFailed, BudgetExceeded, DeadlinePassed, GuardUnavailable, RateLimited
 from waystation_guards.failover import FailoverModel
 from waystation_guards.failover_policy import Backoff, Decision, FailoverPolicy, Patience
 from waystation_guards.failover_targets import Target
@@ -208,6 +209,29 @@ async def test_a_target_that_says_nothing_is_left_in_time(how: str) -> None:
     assert answer.text == "fine"
     assert answer.response_metadata["failover"]["failures"][0]["class"] == "timeout"
     assert first.ended == ["cancelled"]
+
+
+@pytest.mark.parametrize("how", ["invoke", "stream"])
+async def test_a_target_that_blocks_is_left_in_time_too(how: str) -> None:
+    go = threading.Event()
+    first, second = scripted([go, "too late"]), good()
+    patience = Patience(first_s=0.05, whole_s=0.05)
+    try:
+        answer = await ask(FailoverModel([first, second], policy(patience=patience)), how)
+    finally:
+        go.set()
+    assert answer.text == "fine"
+
+
+async def test_a_blocking_call_on_the_loop_of_the_ports_is_refused_instead_of_waiting_for_ever() -> None:
+    made = memory_ports()
+    use_ports(Ports(made.ledger, made.state, made.cache, loop=asyncio.get_running_loop()))
+    model = FailoverModel([good()], policy())
+    with pytest.raises(GuardUnavailable, match="await it"):
+        model.invoke("hi")
+    with pytest.raises(GuardUnavailable, match="await it"):
+        list(model.stream("hi"))
+    assert (await ask(model, "invoke")).text == "fine"
 
 
 @pytest.mark.parametrize("how", ["ainvoke", "astream"])
