@@ -142,7 +142,7 @@ class PromptCachingModel(PreparingModel):
     prices: Prices = Prices()
 
     async def prepared(self, told: Told) -> Prepared:
-        provider, model = name_of(self.inner, told.kwargs)
+        model, provider = name_of(self.inner, told.kwargs)
         prefix = prefix_of(told.messages, told.kwargs.get("tools"))
         if provider in ("openai", "azure"):
             if prefix.tokens < _MINIMUM_ELSE or "prompt_cache_key" in told.kwargs:
@@ -159,7 +159,7 @@ class PromptCachingModel(PreparingModel):
         parts = details(usage, "input_token_details")
         if not parts.get("cache_read") and not parts.get("cache_creation"):
             return
-        provider, model = name_of(self.inner, told.kwargs)
+        model, provider = name_of(self.inner, told.kwargs)
         plain = {name: usage.get(name) for name in ("input_tokens", "output_tokens", "total_tokens")}
         cost, uncached = (cost_of(self.prices, model, provider, one) for one in (usage, plain))
         saved = None if cost is None or uncached is None else uncached - cost
