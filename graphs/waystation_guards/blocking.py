@@ -10,6 +10,9 @@ Either way the work sees the caller's context: LangGraph's config, the stream's 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import os
+import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -21,17 +24,17 @@ T = TypeVar("T")
 
 
 def wait_for(work: Coroutine[Any, Any, T], home: asyncio.AbstractEventLoop | None) -> T:
-    """Block this thread until the work is done on its home, or on a loop of its own where it has none.
+    """Block this thread until the work is done on its home, or on a spare loop where it has none.
 
     Raises:
         GuardUnavailable: this thread is the home's own, or the home has ended: waiting would never end.
     """
     here = _running_loop()
-    if home is None and here is None:
-        return asyncio.run(work)
     if home is None:
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(copy_context().run, asyncio.run, work).result()
+        home = _spare.loop()
+        if home is here:  # work of this very loop that blocks it
+            with ThreadPoolExecutor(1) as thread:
+                return thread.submit(copy_context().run, asyncio.run, work).result()
     if home is here or not home.is_running():
         work.close()
         raise GuardUnavailable(
@@ -69,6 +72,35 @@ async def finished(work: Coroutine[Any, Any, T]) -> T:
     if not task.cancelled():
         task.exception()  # seen: the cancellation goes first
     raise cancelled
+
+
+class _SpareLoop:
+    """A loop in a thread of its own, started when first somebody blocks for ports that live on no loop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None or self._pid != os.getpid():  # a fork takes no threads along
+                self._loop, self._pid = asyncio.new_event_loop(), os.getpid()
+                thread = threading.Thread(target=self._loop.run_forever, name="waystation guards", daemon=True)
+                thread.start()
+                atexit.register(_stop, self._loop, thread)
+            return self._loop
+
+
+_spare = _SpareLoop()
+
+
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    if thread.is_alive():
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(1.0)
+    if not loop.is_running():
+        loop.close()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
