@@ -86,7 +86,7 @@ def completed_usage(
 ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """What a provider reports, with what it leaves out counted; and the names of what was counted.
 
-    A stream that breaks off before its usage has told nothing, or what was true at its beginning: the prompt and a first
+    A stream that breaks off before its usage has told nothing, or what was true at its beginning: the prompt and one
     token. Less than a quarter of what came cannot be right.
     """
     counted = counted_usage(prompt_tokens, chunks=chunks, chars=chars)
@@ -107,8 +107,7 @@ def completed_usage(
 
 
 def _cost(prices: Prices, model: str, provider: str, ins: int, outs: int, flat: Rates | None) -> int | None:
-    usage = {"input_tokens": ins, "output_tokens": outs, "total_tokens": ins + outs}
-    price = prices.cost(model, usage, provider=provider or None)
-    if price is not None:
-        return price.nano_usd
-    return None if flat is None else flat.nano_usd(usage)
+    cost = prices.expected(model, ins, outs, provider=provider or None)
+    if cost is not None or flat is None:
+        return cost
+    return flat.nano_usd({"input_tokens": ins, "output_tokens": outs})

@@ -109,3 +109,17 @@ def test_the_version_names_the_file(tmp_path: Path) -> None:
 def test_a_wrong_file_says_what_is_wrong(tmp_path: Path, models: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         listed(tmp_path, models)
+
+
+@pytest.mark.parametrize(("model", "provider"), [("gpt-4o-mini", "openai"), ("claude-sonnet-4-5", "anthropic")])
+@pytest.mark.parametrize(("ins", "outs"), [(0, 0), (1, 0), (1000, 500), (12_345, 8_192)])
+def test_what_is_expected_is_what_it_will_cost(model: str, provider: str, ins: int, outs: int) -> None:
+    expected = Prices().expected(model, ins, outs, provider=provider)
+    exact = cost(model, usage(ins, outs), provider=provider)
+    assert expected is not None
+    assert exact is not None
+    assert abs(expected - exact) <= 1
+
+
+def test_of_a_model_without_a_price_nothing_is_expected() -> None:
+    assert Prices().expected("a-model-of-our-own", 10, 10) is None
