@@ -116,6 +116,9 @@ _CONTEXT: Final = (
 _POLICY: Final = ("content filter", "content management policy", "content policy", "usage policy", "safety system")
 _QUOTA: Final = ("exceeded your current quota", "usage limits", "credit balance", "billing")
 
+_NO_PIECES: Final = "No generation chunks were returned"
+"""What LangChain says of a stream without any piece; callbacks are told before it is raised."""
+
 _BY_STATUS: Final[Mapping[int, ErrorClass]] = {
     400: "bad_request",
     401: "auth",
@@ -179,6 +182,8 @@ def _kind(error: BaseException, status: int | None, code: str, text: str) -> Err
         return named
     if code and (found := _by_code(code)) is not None:  # an error in the middle of a stream, which began as 200
         return _narrowed(found, text)
+    if text == _NO_PIECES:
+        return "malformed"
     if isinstance(error, (ValueError, TypeError, LookupError, AttributeError)) and _raised_by_a_client(error):
         # AzureChatOpenAI has no class for a refusal either.
         return "content_policy" if _narrowed("bad_request", text) == "content_policy" else "malformed"

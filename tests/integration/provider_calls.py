@@ -103,11 +103,9 @@ async def called(
                 _add(outcome, piece)
         else:
             # Not in the loop's own threads: those look up addresses for what is awaited.
+            context, loop = copy_context(), asyncio.get_running_loop()
             with ThreadPoolExecutor(1) as thread:
-                blocking = copy_context().run
-                await asyncio.get_running_loop().run_in_executor(
-                    thread, blocking, _blocking, model, how, asked, config, outcome
-                )
+                await loop.run_in_executor(thread, lambda: context.run(_blocking, model, how, asked, config, outcome))
     except Exception as error:
         outcome.error = error
     if outcome.answer is not None and how in ("invoke", "ainvoke"):

@@ -124,7 +124,7 @@ class Play:
             return True
         if self._plan.fault == "malformed":
             await self._connection.chunk(b'event: message\ndata: {"choices": [{"delta": {"content": "ha\n\n')
-            await self._connection.pause(1.0)  # most clients leave; nothing more is made for these
+            await self._connection.pause(10.0)  # clients leave; nothing more is made for these
             return False
         if self._plan.fault == "error_event":
             await self._connection.chunk(self._api.error_event(self._plan.error))

@@ -34,7 +34,8 @@ _ROUTES: Final[tuple[tuple[re.Pattern[str], Api], ...]] = (
     (re.compile(r"/v1/messages"), _MESSAGES),
 )
 _TARGET: Final = re.compile(r"/t/([^/]+)(/.*)")
-_IDLE_S: Final = 10.0
+_BACKLOG: Final = 4096
+"""Beyond it the kernel drops connections, and clients wait for seconds until they try again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,7 @@ class FaultServer:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        server = await asyncio.start_server(self._accept, sock=self._listener)
+        server = await asyncio.start_server(self._accept, sock=self._listener, backlog=_BACKLOG)
         self._ready.set()
         await self._stopping.wait()
         server.close()
@@ -182,6 +183,9 @@ class FaultServer:
         assert task is not None
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
+        # Connections inherit what the listener was made as, and asyncio does this only for what says that it is TCP.
+        raw: socket.socket = writer.get_extra_info("socket")
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(reader, writer)
         try:
             while (request := await connection.request()) is not None:
