@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
@@ -44,15 +44,12 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class PastRun:
-    """What a run of a graph came to."""
+    """A run that has ended: its model calls as (model, provider, input tokens, output tokens, cost in nano-dollars,
+    milliseconds), its tool calls, and what it was asked; None where that is gone or encrypted."""
 
-    run_id: str
-    calls: int
-    cost_nano_usd: int
-    input_tokens: int
-    output_tokens: int
-    first_input_tokens: int
-    models: tuple[str, ...]
+    calls: tuple[tuple[str, str, int, int, int | None, int], ...]
+    tool_calls: int
+    input: Any
 
 
 async def entries_page(conn: Conn, tenant_id: str, choice: Choice, *, limit: int, offset: int) -> list[bytes]:
@@ -71,4 +68,4 @@ async def runs_of_graph(conn: Conn, tenant_id: str, graph_id: str, *, within_s: 
     """The newest runs of a graph that called models and have ended."""
     params = {"tenant_id": tenant_id, "graph_id": graph_id, "within_s": within_s, "limit": limit}
     rows = await (await conn.execute(_q["runs_of_graph"], params)).fetchall()
-    return [PastRun(*row[:6], models=tuple(cast("list[str]", row[6] or []))) for row in rows]
+    return [PastRun(tuple(tuple(call) for call in row[0]), row[1], row[2]) for row in rows]

@@ -43,25 +43,24 @@ order by 4 desc, l.kind, l.model
 limit 1000;
 
 -- name: runs_of_graph
--- The newest runs of a graph that called models, and what each came to: the model calls, their tokens, the first call's
--- input, cost. Runs that go on are left out: they are not done spending.
-select g.run_id, g.calls, g.cost, g.input_tokens, g.output_tokens, g.first_input, g.models
+-- The newest runs of a graph that called models, the newest first: their model calls in order as [model, provider, input
+-- tokens, output tokens, cost, milliseconds], how many tools they called, and what they were asked where that is there
+-- and plain. Runs that go on are left out: they are not done spending.
+select g.calls, g.tools, r.kwargs -> 'input'
 from (
-    select l.run_id, count(*) filter (where l.bills)::int as calls, coalesce(sum(l.cost_nano_usd), 0)::bigint as cost,
-           coalesce(sum((l.usage ->> 'input_tokens')::bigint) filter (where l.bills), 0)::bigint as input_tokens,
-           coalesce(sum((l.usage ->> 'output_tokens')::bigint) filter (where l.bills), 0)::bigint as output_tokens,
-           coalesce((array_agg((l.usage ->> 'input_tokens')::bigint order by l.created_at)
-               filter (where l.bills and l.usage ? 'input_tokens'))[1], 0)::bigint as first_input,
-           array_agg(distinct l.model) filter (where l.bills) as models, max(l.created_at) as ended
+    select l.tenant_id, l.thread_id, l.run_id, max(l.created_at) as ended,
+           count(*) filter (where l.kind = 'tool' and l.bills)::int as tools,
+           jsonb_agg(jsonb_build_array(
+               l.model, coalesce(l.detail ->> 'provider', ''), coalesce((l.usage ->> 'input_tokens')::bigint, 0),
+               coalesce((l.usage ->> 'output_tokens')::bigint, 0), l.cost_nano_usd,
+               coalesce((l.detail ->> 'milliseconds')::float8::bigint, 0)) order by l.created_at)
+               filter (where l.kind = 'model' and l.bills) as calls
     from guard_ledger l
-    where l.tenant_id = %(tenant_id)s and l.graph_id = %(graph_id)s and l.kind in ('model', 'correction')
-      and l.created_at > clock_timestamp() - make_interval(secs => %(within_s)s) and l.run_id <> ''
-    group by l.thread_id, l.run_id
+    where l.tenant_id = %(tenant_id)s and l.graph_id = %(graph_id)s and l.run_id <> ''
+      and l.created_at > clock_timestamp() - make_interval(secs => %(within_s)s)
+    group by l.tenant_id, l.thread_id, l.run_id
 ) g
-where g.calls > 0
-  and not exists (
-      select from run r
-      where r.tenant_id = %(tenant_id)s and r.run_id::text = g.run_id and r.status in ('pending', 'running')
-  )
+left join run r on r.tenant_id = g.tenant_id and r.thread_id::text = g.thread_id and r.run_id::text = g.run_id
+where g.calls is not null and coalesce(r.status not in ('pending', 'running'), true)
 order by g.ended desc
 limit %(limit)s;

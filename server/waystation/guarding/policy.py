@@ -73,6 +73,10 @@ class Policy:
             known = self._by_run[whose] = self._applied(whose)
         return known
 
+    def site_of(self, whose: Whose, *, thread: str = "") -> CallSite:
+        """A caller as guards see them, before there is a run."""
+        return replace(_site(whose), thread=thread)
+
     async def level(self, ports: Ports, whose: Whose) -> LevelStanding | None:
         """The level that holds for a caller; None without levels. Does not raise."""
         return None if self.levels is None else await self.levels.level(ports, _site(whose))

@@ -39,6 +39,12 @@ class ModelParts:
         """The policy says nothing about models."""
         return not (self._caches or self._failovers or self._cheaper)
 
+    @property
+    def targets(self) -> list[str]:
+        """The names of all targets behind models."""
+        found = [target.name for one in self._failovers for targets in one.models.values() for target in targets]
+        return list(dict.fromkeys(found))
+
     def layer(
         self, chosen: Callable[[tuple[Entry[Any], ...]], int | None], *, reduced: Callable[[], bool]
     ) -> Layer | None:
