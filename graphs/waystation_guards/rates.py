@@ -53,7 +53,7 @@ class Taken:
     target: str
     draws: tuple[Asked, ...]
     input_tokens: int
-    drawn: Drawn = field(default_factory=lambda: Drawn(True, 0.0))
+    drawn: Drawn = field(default_factory=lambda: Drawn(False, 0.0))
     places: list[Place] = field(default_factory=list[Place])
 
 
@@ -159,48 +159,73 @@ class RateLimit:
     async def _take(self, call: ModelCall, taken: Taken, places: Sequence[Place]) -> None:
         deadline = self._clock() + self._wait_s
         lane = self._lane(call, taken, places)
+        if lane.is_free:  # nobody waits here: what is there may be had at once, by many at a time
+            await self._draw(call.ports.state, taken, 0.0)
+            if taken.drawn.taken and await self._enter_at_once(call, taken, places):
+                return
+            if taken.drawn.wait_s > self._wait_s:
+                raise _limited(taken.target, taken.drawn.wait_s)
+        await self._stand_in_line(call, taken, places, lane, deadline)
+
+    async def _stand_in_line(
+        self, call: ModelCall, taken: Taken, places: Sequence[Place], lane: Turns, deadline: float
+    ) -> None:
         costs = [asked.draw.cost for asked in taken.draws]
-        if (wait_s := self._foreseen(lane, taken)) > self._wait_s:
-            raise _limited(taken.target, wait_s)
         try:
-            async with lane.turn(costs, timeout_s=max(0.0, self._wait_s)):
-                await self._draw(call.ports.state, taken, deadline)
+            if (wait_s := self._foreseen(lane, taken)) > self._wait_s:
+                raise _limited(taken.target, wait_s)
+            async with lane.turn(costs, timeout_s=max(0.0, deadline - self._clock())):
+                if not taken.drawn.taken:
+                    await self._draw(call.ports.state, taken, deadline - self._clock())
+                    if not taken.drawn.taken:
+                        raise _limited(taken.target, taken.drawn.wait_s)
                 await self._go(call, taken, places, lane, deadline)
         except TurnMissed:
+            await _quietly(self._return(call, taken))
             raise _limited(taken.target, self._foreseen(lane, taken)) from None
+        except BaseException:
+            await _quietly(self._return(call, taken))
+            raise
 
-    async def _draw(self, state: State, taken: Taken, deadline: float) -> None:
-        """Draw from all buckets, and wait out a pause of the target. Cancelled, it leaves nothing taken."""
+    async def _draw(self, state: State, taken: Taken, patience_s: float) -> None:
+        """Draw from all buckets, unless the target is paused for longer. Cancelled, it leaves nothing taken."""
         draws = [*(asked.draw for asked in taken.draws), pause_of(taken.target)]
-        drawing = asyncio.ensure_future(state.draw(draws, patience_s=max(0.0, deadline - self._clock())))
+        drawing = asyncio.ensure_future(state.draw(draws, patience_s=max(0.0, patience_s)))
         try:
             taken.drawn = await asyncio.shield(drawing)
         except asyncio.CancelledError:
             if (await drawing).taken:
                 await _quietly(_give_back(state, taken.draws, [asked.draw.cost for asked in taken.draws]))
             raise
-        if not taken.drawn.taken:
-            raise _limited(taken.target, taken.drawn.wait_s)
 
     async def _go(self, call: ModelCall, taken: Taken, places: Sequence[Place], lane: Turns, deadline: float) -> None:
         """Wait until what was drawn is there, and for places among the open calls."""
         state, wait_s = call.ports.state, taken.drawn.wait_s
+        while wait_s > 0:
+            lane.expect(self._clock() + wait_s)
+            await self._sleep(wait_s)
+            wait_s = (await state.draw([pause_of(taken.target)])).wait_s  # it may have been paused meanwhile
+            if wait_s > deadline - self._clock():
+                raise _limited(taken.target, wait_s)
+        for place in places:
+            await self._enter(call, taken, place, deadline)
+
+    async def _enter_at_once(self, call: ModelCall, taken: Taken, places: Sequence[Place]) -> bool:
+        """Whether all places are free. Some may be taken already where one is not; they stay so."""
         try:
-            while wait_s > 0:
-                lane.due = self._clock() + wait_s
-                await self._sleep(wait_s)
-                wait_s = (await state.draw([pause_of(taken.target)])).wait_s  # it may have been paused meanwhile
-                if wait_s > deadline - self._clock():
-                    raise _limited(taken.target, wait_s)
             for place in places:
-                await self._enter(call, taken, place, deadline)
+                taken.places.append(place)  # before it is entered: left again whatever happens on the way
+                if not await self._places.enter(call.ports.state, place.name, limit=place.limit, holder=call.id):
+                    return False
         except BaseException:
             await _quietly(self._return(call, taken))
             raise
+        return True
 
     async def _enter(self, call: ModelCall, taken: Taken, place: Place, deadline: float) -> None:
         poll_s, longest_s = _PLACE_POLL_S
-        taken.places.append(place)  # before it is entered: left again whatever happens on the way
+        if place not in taken.places:
+            taken.places.append(place)
         while not await self._places.enter(call.ports.state, place.name, limit=place.limit, holder=call.id):
             left_s = deadline - self._clock()
             if left_s <= 0:
@@ -211,7 +236,9 @@ class RateLimit:
     async def _return(self, call: ModelCall, taken: Taken) -> None:
         """Everything back: the call is not made."""
         await self._leave(call, taken)
-        await _give_back(call.ports.state, taken.draws, [asked.draw.cost for asked in taken.draws])
+        if taken.drawn.taken:
+            taken.drawn = Drawn(False, 0.0)
+            await _give_back(call.ports.state, taken.draws, [asked.draw.cost for asked in taken.draws])
 
     async def _leave(self, call: ModelCall, taken: Taken) -> None:
         for place in taken.places:
@@ -232,12 +259,16 @@ class RateLimit:
         await _give_back(call.ports.state, taken.draws, unused)
 
     def _foreseen(self, lane: Turns, taken: Taken) -> float:
-        """Seconds until this call's turn at the earliest, by those who wait before it in this process."""
+        """Seconds until this call's turn at the earliest, by those who wait before it in this process: when the last of
+        them goes, nothing is left."""
+        if lane.is_free:
+            return 0.0
+        ahead = lane.ahead() or [0] * len(taken.draws)
         waits = [
-            cost * asked.draw.rate.seconds / asked.draw.rate.amount
-            for cost, asked in zip(lane.ahead(), taken.draws, strict=False)
+            (cost + asked.draw.cost) * asked.draw.rate.seconds / asked.draw.rate.amount
+            for cost, asked in zip(ahead, taken.draws, strict=False)
         ]
-        return max([0.0, *waits]) + (0.0 if lane.is_free else max(0.0, lane.due - self._clock()))
+        return max([0.0, *waits]) + max(0.0, lane.due - self._clock())
 
     def _lane(self, call: ModelCall, taken: Taken, places: Sequence[Place]) -> Turns:
         line = f"{call.site.tenant}/{owner_of(call.site, self._lines)}" if self._lines != "target" else ""

@@ -24,10 +24,10 @@ class _Waiting:
 
 @dataclass(slots=True)
 class Turns:
-    """Whose turn it is. `ahead` are the costs of those who wait, for whoever wants to know how long that will take."""
+    """Whose turn it is, and when that one expects to be done, as far as it said (`expect`)."""
 
     due: float = 0.0
-    """When the one whose turn it is expects to be done; kept by the ones that have turns."""
+    _having: Sequence[int] = ()
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _waiting: deque[_Waiting] = field(default_factory=deque[_Waiting])
     _is_taken: bool = False
@@ -44,6 +44,7 @@ class Turns:
             self._is_taken = True
         if waiting is not None:
             await self._wait(waiting, timeout_s)
+        self._having = costs
         try:
             yield
         finally:
@@ -54,10 +55,15 @@ class Turns:
         """Whether nobody has the turn; nobody waits then either."""
         return not self._is_taken
 
+    def expect(self, due: float) -> None:
+        """Whoever has the turn knows when it will be done; what it costs is in that."""
+        self.due, self._having = due, ()
+
     def ahead(self) -> list[int]:
-        """The sum of each cost over all that wait."""
+        """The sum of each cost over all that wait, and over the one whose turn it is while it does not know more."""
         with self._lock:
-            return [sum(costs) for costs in zip(*(one.costs for one in self._waiting), strict=True)]
+            every = [costs for costs in (self._having, *(one.costs for one in self._waiting)) if costs]
+            return [sum(costs) for costs in zip(*every, strict=True)]
 
     def _line_up(self, costs: Sequence[int]) -> _Waiting:
         loop = asyncio.get_running_loop()
@@ -82,9 +88,13 @@ class Turns:
 
     def _pass_on(self) -> None:
         with self._lock:
+            self.due, self._having = 0.0, ()
             while self._waiting:
                 following = self._waiting.popleft()
                 following.is_given = True
+                if following.loop is _running_loop():
+                    _give(following.turn)
+                    return
                 with suppress(RuntimeError):  # its loop is closed: nobody waits there any more
                     following.loop.call_soon_threadsafe(_give, following.turn)
                     return
@@ -94,3 +104,10 @@ class Turns:
 def _give(turn: asyncio.Future[None]) -> None:
     if not turn.done():
         turn.set_result(None)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
