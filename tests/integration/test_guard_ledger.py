@@ -22,6 +22,7 @@ from waystation_db.migrate import migrate
 from waystation_db.pool import Database
 from waystation_db.rows import RunKey
 from waystation_guards.calls import CallSite
+from waystation_guards.errors import Killed
 from waystation_guards.ports import Account, Balance, Entry, Hold, PortUnavailable, Refusal
 
 pytestmark = pytest.mark.anyio
@@ -100,12 +101,25 @@ class TestDeadAttempts:
             assert await guard_ledger.sweep(conn, limit=100) == 0
         assert await hold(ledger, CallSite(), Hold(account, 1, 100)) is None
 
-    async def test_an_attempt_that_was_superseded_still_cannot_pass_the_limit(
-        self, db: Database, ledger: PostgresLedger
+    @pytest.mark.parametrize("attempt", [1, 3])
+    async def test_an_attempt_that_is_not_the_current_one_spends_nothing(
+        self, db: Database, ledger: PostgresLedger, attempt: int
     ) -> None:
         key, account = await running_run(db, attempt=2), an_account()
-        assert await hold(ledger, site_of(key, attempt=1), Hold(account, 100, 100))
-        assert await hold(ledger, site_of(key, attempt=1), Hold(account, 1, 100)) is None
+        with pytest.raises(Killed):
+            await hold(ledger, site_of(key, attempt), Hold(account, 1, 100))
+        assert await balance(ledger, account) == Balance(account, 0, 0)
+        assert await hold(ledger, site_of(key, 2), Hold(account, 1, 100))
+
+    async def test_a_run_that_is_over_spends_nothing(self, db: Database, ledger: PostgresLedger) -> None:
+        key, account = await running_run(db), an_account()
+        await next_run(db, key.thread_id)
+        with pytest.raises(Killed):
+            await hold(ledger, site_of(key), Hold(account, 1, 100))
+
+    async def test_a_program_has_runs_of_its_own(self, ledger: PostgresLedger) -> None:
+        site = CallSite(thread=str(uuid4()), run=str(uuid4()))
+        assert await hold(ledger, site, Hold(an_account(), 1, 100))
 
     async def test_upkeep_gives_back_and_notes_what_was_lost_once(self, db: Database, ledger: PostgresLedger) -> None:
         key, account, other = await running_run(db), an_account(), an_account("tenant")

@@ -172,6 +172,16 @@ declare
     executed boolean;
     changed integer;
 begin
+    -- The fence: an attempt that is over spends nothing. A run that is not here is a program's own.
+    if (op ->> 'of_run')::boolean then
+        select r.status = 'running' and r.attempt = (op ->> 'attempt')::integer into executed
+        from run r
+        where r.tenant_id = op ->> 'tenant' and r.thread_id = (op ->> 'thread')::uuid and r.run_id = (op ->> 'run')::uuid;
+        if not executed then
+            return jsonb_build_object('is_over', true);
+        end if;
+    end if;
+    executed := coalesce(executed, false);
     with old as (
         delete from guard_hold h
         using jsonb_array_elements(op -> 'holds') x
@@ -208,11 +218,6 @@ begin
     if misfit is not null then
         return jsonb_build_object('refused', misfit, 'balances', waystation_balances_of(op -> 'holds'));
     end if;
-    -- An attempt that is no longer the current one has nobody to give its holds back early: they end by their time.
-    executed := (op ->> 'of_run')::boolean and exists (
-        select from run r
-        where r.tenant_id = op ->> 'tenant' and r.thread_id = (op ->> 'thread')::uuid and r.run_id = (op ->> 'run')::uuid
-          and r.status = 'running' and r.attempt = (op ->> 'attempt')::integer);
     with made as (
         insert into guard_hold (
             tenant_id, call, account_id, amount, worst, thread_id, run_id, attempt, node, of_run, expires_at

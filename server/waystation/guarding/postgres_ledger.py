@@ -23,6 +23,7 @@ from waystation_db.errors import DatabaseUnavailable
 from waystation_db.pool import Database
 from waystation_db.retrying import until_done
 from waystation_guards.calls import CallSite
+from waystation_guards.errors import Killed
 from waystation_guards.ports import Account, Balance, Entry, Hold, PortUnavailable, Refusal
 
 log = structlog.get_logger(__name__)
@@ -159,7 +160,10 @@ class LedgerDesk:
 
 
 class PostgresLedger:
-    """`waystation_guards.ports.Ledger` of a tenant, over the loop's desk."""
+    """`waystation_guards.ports.Ledger` of a tenant, over the loop's desk.
+
+    `reserve` raises Killed for an attempt of a run that is no longer its current one: nothing that it pays for counts.
+    """
 
     __slots__ = ("_desk", "_tenant")
 
@@ -179,6 +183,8 @@ class PostgresLedger:
             # It may have been committed with the answer lost. Where Postgres comes back in time the hold does too.
             self._desk.ask_later(release_op(call, site.tenant))
             raise
+        if answer.get("is_over"):
+            raise Killed("This attempt of the run is over")
         balances = _balances([hold.account for hold in holds], answer["balances"])
         refused: int | None = answer.get("refused")
         return balances if refused is None else Refusal(holds[refused], balances[refused])
