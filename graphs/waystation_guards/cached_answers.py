@@ -21,6 +21,8 @@ from langchain_core.messages import (
     messages_from_dict,
 )
 
+from waystation_guards.broken_calls import has_broken_call
+
 MARK: Final = "waystation_cache"
 """The member of an answer's `response_metadata` that says that it is from a cache, and what that saved."""
 
@@ -73,7 +75,7 @@ def why_not_kept(message: AIMessage, provider: str) -> str | None:
         return f"it ended with {ends[0]}"
     if not ends and provider in _ALWAYS_SAY:
         return "it does not say why it ended"
-    if message.invalid_tool_calls:
+    if has_broken_call(message):
         return "a tool call of it is malformed"
     if message.additional_kwargs.get("refusal") or any(_kind(block) == "refusal" for block in message.content):
         return "it is a refusal"

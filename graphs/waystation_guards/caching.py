@@ -23,6 +23,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 
+from waystation_guards.broken_calls import calls_fit, checks_of
 from waystation_guards.cache_keys import Question, key_of, question_of
 from waystation_guards.cache_rules import (
     CacheEvent,
@@ -127,7 +128,10 @@ class ResponseCache:
         if asked.why_not is not None or monotonic() < self._away_until:
             return
         question = asked.question
-        if (why := why_not_kept(message, question.provider)) is not None:
+        why = why_not_kept(message, question.provider)
+        if why is None and not calls_fit(message, checks_of(question.params.get("tools") or ())):
+            why = "a tool call of it does not fit the schema"
+        if why is not None:
             self._tell("not_kept", asked, why=why)
             return
         usage = cast("Mapping[str, Any]", message.usage_metadata or {})

@@ -24,6 +24,7 @@ from langchain_core.tools import BaseTool
 from pydantic import Field
 
 from waystation_guards.blocking import wait_for
+from waystation_guards.broken_calls import Check, checks_of
 from waystation_guards.calls import site_of
 from waystation_guards.passing import PassingModel, part, whole
 from waystation_guards.ports import ports_of
@@ -32,7 +33,6 @@ from waystation_guards.pricing import Prices
 from waystation_guards.routing import (
     RoutingRules,
     asked_for_confidence,
-    checks_of,
     may_become_marker,
     why_again,
     why_larger,
@@ -61,7 +61,7 @@ class RoutedModel(PassingModel):
     rules: RoutingRules = RoutingRules()
     prices: Prices = Prices()
     bound: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
-    checks: dict[str, Callable[[Any], None]] = Field(default_factory=dict[str, Callable[[Any], None]])
+    checks: dict[str, Check] = Field(default_factory=dict[str, Check])
     must_call: bool = False
 
     @property

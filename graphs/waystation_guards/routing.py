@@ -10,14 +10,13 @@ after    the small model says that it is not sure, calls a tool as its schema fo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
-from langchain_core.tools import BaseTool
-from pydantic import BaseModel, ValidationError
 
+from waystation_guards.broken_calls import Check, calls_fit, has_broken_call
 from waystation_guards.estimates import input_tokens
 
 MARKER: Final = "[[NEEDS-A-STRONGER-MODEL]]"
@@ -75,9 +74,7 @@ def why_larger(messages: Sequence[BaseMessage], kwargs: Mapping[str, Any], rules
     return "it takes many steps" if steps > rules.max_steps else None
 
 
-def why_again(
-    answer: AIMessage, rules: RoutingRules, *, must_call: bool, checks: Mapping[str, Callable[[Any], None]]
-) -> str | None:
+def why_again(answer: AIMessage, rules: RoutingRules, *, must_call: bool, checks: Mapping[str, Check]) -> str | None:
     """The reason to ask a larger model after all; None if the answer will do.
 
     `must_call`: the caller demands a tool call. `checks`: by tool, what raises ValueError for arguments that are wrong.
@@ -92,16 +89,12 @@ def why_again(
         return "it is empty"
     if not rules.check_tools:
         return None
-    if answer.invalid_tool_calls or (must_call and not answer.tool_calls):
+    if has_broken_call(answer) or (must_call and not answer.tool_calls):
         return "its tool call is missing or malformed"
     for call in answer.tool_calls:
         if checks and call["name"] not in checks:
             return "it calls a tool that is not there"
-        try:
-            checks.get(call["name"], _anything)(call["args"])
-        except (ValueError, ValidationError):
-            return "its tool call does not fit the schema"
-    return None
+    return None if calls_fit(answer, checks) else "its tool call does not fit the schema"
 
 
 def asked_for_confidence(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
@@ -120,26 +113,6 @@ def may_become_marker(text: str) -> bool:
     return MARKER.startswith(said[: len(MARKER)])
 
 
-def checks_of(tools: Sequence[Any]) -> dict[str, Callable[[Any], None]]:
-    """For each tool what raises for arguments that do not fit: its schema's class, or its required members."""
-    found: dict[str, Callable[[Any], None]] = {}
-    for tool in tools:
-        if isinstance(tool, type) and issubclass(tool, BaseModel):
-            found[tool.__name__] = _by_class(tool)
-        elif isinstance(tool, BaseTool):
-            shown: Any = tool.tool_call_schema
-            found[tool.name] = _by_class(shown) if isinstance(shown, type) else _by_members(shown)
-        elif isinstance(tool, dict):
-            described = cast("dict[str, Any]", tool)
-            function = cast("dict[str, Any]", described.get("function") or described)
-            name = function.get("name") or function.get("title")
-            if name and described.get("type", "function") in ("function", "custom", "object"):
-                found[str(name)] = _by_members(function.get("parameters") or function.get("input_schema") or function)
-        elif callable(function := cast("object", tool)):
-            found[str(getattr(function, "__name__", ""))] = _anything
-    return found
-
-
 def tool_names(kwargs: Mapping[str, Any]) -> list[str]:
     """The names of tools in a call's arguments, in any provider's form."""
     names = list[str]()
@@ -148,25 +121,3 @@ def tool_names(kwargs: Mapping[str, Any]) -> list[str]:
         function = cast("dict[str, Any]", described.get("function") or described)
         names.append(str(function.get("name") or function.get("type") or ""))
     return names
-
-
-def _by_class(schema: type[Any]) -> Callable[[Any], None]:
-    def check(arguments: Any) -> None:
-        cast("type[BaseModel]", schema).model_validate(arguments)
-
-    return check if issubclass(schema, BaseModel) else _anything
-
-
-def _by_members(schema: Any) -> Callable[[Any], None]:
-    members = cast("dict[str, Any]", schema) if isinstance(schema, dict) else {}
-    required = cast("list[str]", members.get("required") or [])
-
-    def check(arguments: Any) -> None:
-        if missing := [name for name in required if name not in arguments]:
-            raise ValueError(f"{', '.join(missing)} is missing")
-
-    return check
-
-
-def _anything(_arguments: Any) -> None:
-    return None
