@@ -11,6 +11,7 @@ GuardError                      a guard stopped something; `retry_after_s` where
 ├── NotPermitted                the caller's roles do not allow the tool or its arguments
 ├── ContentBlocked              screening refused an input or an output
 ├── LimitPassed                 too many steps, too much fan-out, too large an input or output
+├── OutputInvalid               a model's answer does not have the form that is needed, also after retries
 ├── InMaintenance               the service's level lets nothing through
 ├── Killed                      the operator stopped everything of this tenant, key, assistant or graph
 └── GuardUnavailable            a guard's store is away, and the guard fails closed
@@ -101,6 +102,12 @@ class LimitPassed(GuardError):
     """An input, an output, a number of steps or a fan-out is larger than allowed."""
 
     code = "limit_passed"
+
+
+class OutputInvalid(GuardError):
+    """A model's answer does not fit its schema, also after it was told so."""
+
+    code = "output_invalid"
 
 
 class InMaintenance(GuardError):
