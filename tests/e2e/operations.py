@@ -120,6 +120,14 @@ class Things:
                 return {"values": {"log": ["x"]}, "as_node": "a"}
             case "checkpoint":
                 return {"checkpoint": {"checkpoint_id": self.checkpoint_id}}
+            case "kill":
+                return {"scope": "user", "id": "nobody whom a test knows"}
+            case "grants":
+                return {"scope": "user", "owner": "x", "amount": 1}
+            case "level":
+                return {"level": "full"}
+            case "estimate":
+                return {"assistant_id": "steps"}
             case _:
                 return {}
 
