@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -117,7 +117,7 @@ class TestMiddleware:
 class TestEvents:
     async def test_one_model_streams_and_its_tries_do_not(self) -> None:
         model = FailoverModel([scripted(["The ", CUT]), scripted(["sky."])], policy())
-        events = [one async for one in model.astream_events("why?", version="v2")]
+        events: list[Any] = [one async for one in model.astream_events("why?", version="v2")]
         assert [one["event"] for one in events if one["event"] != "on_chat_model_stream"] == [
             "on_chat_model_start",
             "on_chat_model_end",
@@ -130,7 +130,7 @@ class TestEvents:
     @pytest.mark.parametrize("on_break", ["continue", "restart"])
     async def test_protocol_events_of_a_graph_carry_the_answer(self, on_break: Any) -> None:
         model = FailoverModel([scripted(["The ", CUT]), scripted(["sky."])], policy(on_break=on_break))
-        agent: Any = create_agent(model)
+        agent = cast("Any", create_agent(model))
         stream = await agent.astream_events(ASKED, version="v3")
         texts = [await message.text async for message in stream.messages]
         state = await stream.output()
