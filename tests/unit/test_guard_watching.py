@@ -6,6 +6,7 @@ import asyncio
 from typing import Any, TypedDict
 
 import pytest
+from langchain_core.language_models import FakeListLLM
 from langchain_core.tools import tool
 from langgraph.graph import END, START, StateGraph
 
@@ -131,6 +132,63 @@ async def test_a_cancelled_stream_is_told_with_what_had_come(how: str) -> None:
     (call, _) = guard.ended[0]
     assert isinstance(call, ModelCall)
     assert (call.streamed_chunks, call.streamed_chars) == (1, 2)
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+@pytest.mark.parametrize("waits", [True, False])
+async def test_an_answer_in_langchains_event_protocol_is_counted_as_it_comes(waits: bool) -> None:
+    guard, speaker = Noting(), ScriptedModel(waits=waits, silent=True)
+    watcher = Watcher([guard])
+
+    async def node(_: State) -> State:
+        return {"said": str((await speaker.ainvoke("hi")).content)}
+
+    events: Any = await graph_of(node).astream_events({}, {"callbacks": watcher.handlers}, version="v3")
+    async with asyncio.timeout(10):
+        if waits:
+            reading = asyncio.create_task(events.output())
+            while not any(isinstance(call, ModelCall) and call.streamed_chunks for call in guard.asked):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            reading.cancel()
+            await asyncio.wait([reading])
+        else:
+            await events.output()
+        await watcher.close()
+    (call, made) = guard.ended[0]
+    assert isinstance(call, ModelCall)
+    assert made == ("cancelled" if waits else "made")
+    assert (call.streamed_chunks, call.streamed_chars) == ((1, 2) if waits else (4, 7))
+
+
+@pytest.mark.parametrize("how", ["ainvoke", "invoke"])
+async def test_models_of_plain_text_are_asked_about_too(how: str) -> None:
+    guard = Noting()
+    model: Any = FakeListLLM(responses=["a b c d"])
+    config = watched(None, [guard])
+    said = await (model.ainvoke("hi", config) if how == "ainvoke" else asyncio.to_thread(model.invoke, "hi", config))
+    assert said == "a b c d"
+    assert guard.ends == ["made"]
+    (call,) = guard.asked
+    assert isinstance(call, ModelCall)
+    assert (call.messages[0].content, call.answered_chars) == ("hi", 7)
+
+
+async def test_a_run_without_an_id_is_one_run_for_all_of_its_calls() -> None:
+    guard, speaker = Noting(), model()
+    config = watched(None, [guard])
+    await say(speaker, "ainvoke", config)
+    await say(speaker, "invoke", config)
+    await say(speaker, "ainvoke", watched(None, [guard]))
+    first, second, other = (call.site.run for call in guard.asked)
+    assert first == second != other
+
+
+async def test_a_model_is_priced_by_its_own_name_and_not_by_its_callers_metadata() -> None:
+    guard, speaker = Noting(), model()
+    await speaker.ainvoke("hi", watched({"metadata": {"model": "cheap", "ls_model_name": "cheap"}}, [guard]))
+    (call,) = guard.asked
+    assert isinstance(call, ModelCall)
+    assert call.model == "scripted"
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
