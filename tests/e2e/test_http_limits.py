@@ -168,6 +168,20 @@ def _is_admitted(http: httpx.Client, url: str) -> bool:
         return answer.status_code == 200
 
 
+def test_commands_on_a_socket_count_as_requests(servers: Servers) -> None:
+    key = servers.key("socket", "socket-tenant")
+    headers = {"x-api-key": key}
+    thread = httpx.post(f"{servers.urls[0]}/threads", json={}, headers=headers).json()["thread_id"]
+    address = f"{servers.urls[0].replace('http', 'ws')}/threads/{thread}/stream/events"
+    answers: list[dict[str, Any]] = []
+    with connect(address, additional_headers=headers) as socket:
+        for number in range(9):  # the tenant may start eight runs
+            socket.send(json.dumps({"id": number, "method": "state.get", "params": {}}))
+            answers.append(json.loads(socket.recv(timeout=DEADLINE_S)))
+    assert "429: Too many requests to runs" in json.dumps(answers[8])
+    assert not any("429" in json.dumps(one) for one in answers[:8])
+
+
 def test_openais_clients_are_refused_in_their_own_shape(servers: Servers) -> None:
     key = servers.key("openai", "openai-tenant")
     answers = crowd(servers, key, "GET", "/v1/models", 21)

@@ -33,6 +33,7 @@ _READING: Final = frozenset(("search", "count", "history", "checkpoint", "namesp
 _KEEPING: Final = frozenset(("stream", "wait", "join", "events"))
 
 _SOCKET: Final = frozenset(("reads", "streams"))
+_COMMAND: Final = frozenset(("writes", "runs"))
 _NONE: Final = frozenset[str]()
 
 
@@ -56,6 +57,11 @@ class RequestLimits:
         """As `admit`, for a thread's WebSocket."""
         await self._limits.arrive(scope, _SOCKET)
         await self._limits.admit(scope, scope.get(CALLER), _SOCKET)
+
+    async def admit_command(self, scope: Scope) -> None:
+        """A command on a socket, which counts as a request of its own."""
+        await self._limits.arrive(scope, _COMMAND)
+        await self._limits.admit(scope, scope.get(CALLER), _COMMAND)
 
     async def leave(self, scope: Scope) -> None:
         """The request is done with. Also after `admit` raised."""

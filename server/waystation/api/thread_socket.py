@@ -77,7 +77,7 @@ async def serve_thread_socket(scope: Scope, receive: Receive, send: Send, *, thr
         request = Request({**scope, "type": "http", "method": "GET"})
         await enter_context(services.db.cipher, request.headers.get("x-encryption-context"), scope.get("user"))
         desk = Desk(services, caller_of(scope), canonical, origin_of(request, None))
-        await ThreadSocket(desk, receive, send).serve(streams)
+        await ThreadSocket(desk, receive, send, scope, limits).serve(streams)
     except WaystationError as error:
         await _close(send, 4000 + error.status, error.message)
     finally:
@@ -119,6 +119,8 @@ class ThreadSocket:
     desk: Desk
     receive: Receive
     send: Send
+    scope: Scope
+    limits: RequestLimits | None = None
     delivered: int = 0
     """The highest number that went to the client."""
     _subscriptions: dict[str, _Subscription] = field(default_factory=dict[str, _Subscription])
@@ -202,6 +204,8 @@ class ThreadSocket:
                 case "subscription.unsubscribe":
                     return succeeded(call.id, self._unsubscribe(call.params))
                 case _:
+                    if self.limits is not None:
+                        await self.limits.admit_command(self.scope)
                     return await answer(self.desk, call)
         except Refused as refusal:
             return refused(call.id, refusal.code, refusal.message)
