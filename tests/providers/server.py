@@ -79,6 +79,8 @@ class FaultServer:
         self._thread = threading.Thread(target=self._run, name="fault-server", daemon=True)
         self._ready = threading.Event()
         self._connections: set[asyncio.Task[None]] = set()
+        self.connections = 0
+        """How many clients ever opened."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -182,6 +184,7 @@ class FaultServer:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
+        self.connections += 1
         task.add_done_callback(self._connections.discard)
         # Connections inherit what the listener was made as, and asyncio does this only for what says that it is TCP.
         raw: socket.socket = writer.get_extra_info("socket")

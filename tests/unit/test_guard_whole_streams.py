@@ -75,7 +75,7 @@ def end(**told: Any) -> ChatGenerationChunk:
 
 async def read(model: Any, shown: list[str]) -> None:
     async for piece in model.astream("hi"):
-        shown.append(piece.text)  # noqa: PERF401: what was shown before an error counts
+        shown.append(piece.text)  # noqa: PERF401  # what was shown before an error counts
 
 
 async def seen(model: Any) -> list[str]:
