@@ -35,7 +35,7 @@ from waystation.services.api_store import open_api_store
 from waystation.services.audit import open_audit
 from waystation.services.encryption import on_this_loop, open_cipher
 from waystation.services.gates import load_auth, open_gate
-from waystation.services.guards import open_guards
+from waystation.services.guards import check_budgets, open_guards
 from waystation.services.http_app import open_http_app
 from waystation.services.http_limits import open_http_limits
 from waystation.services.loopback import installed_loopback
@@ -273,6 +273,7 @@ def _graph_side(
             assign = await load_priority(project)
             guards = open_guards(settings, project, db, kills, audit=audit)
             stack.push_async_callback(guards.close)
+            await check_budgets(guards)
             side = GraphSide(
                 catalog,
                 saver,

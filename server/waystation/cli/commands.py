@@ -9,7 +9,7 @@ import typer
 from waystation import __version__
 from waystation.cli.commands_audit import audit
 from waystation.cli.commands_bench import bench
-from waystation.cli.commands_guards import budget, kill
+from waystation.cli.commands_guards import budget, estimate, kill, level
 from waystation.cli.commands_here import dev, doctor, down, up
 from waystation.cli.commands_keys import keys
 from waystation.cli.commands_ledger import ledger
@@ -69,6 +69,8 @@ app.command(short_help="Make the store's vectors anew, for another embedding.")(
 app.add_typer(keys)
 app.command(short_help="Stop runs at once, and refuse new ones.")(kill)
 app.command(short_help="What is spent of budgets.")(budget)
+app.command(short_help="What is offered: full, reduced, minimal, maintenance.")(level)
+app.command(short_help="Price a run before running it.")(estimate)
 app.add_typer(audit, name="audit", short_help="The audit log: export and verify it.")
 app.command(short_help="Check this machine and the project.")(doctor)
 app.command(short_help="Measure a running server under load.")(bench)

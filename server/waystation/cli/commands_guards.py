@@ -1,4 +1,4 @@
-"""`waystation kill` and `waystation budget`: what an operator needs at night, straight on the database."""
+"""`waystation kill`, `budget`, `level` and `estimate`: what an operator needs at night."""
 
 from __future__ import annotations
 
@@ -54,6 +54,55 @@ def kill(
         else:
             scope, owner = chosen[0] if chosen else ("tenant", tenant or "*")
             stop(config, tenant=tenant, scope=scope, owner=owner, reason=reason, for_=for_)
+
+
+def level(
+    wanted: Annotated[
+        str | None, typer.Argument(help="full, reduced, minimal, maintenance, or auto for the rules to decide.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Whose levels.", show_default="waystation.guards.levels.name")
+    ] = None,
+    for_: Annotated[
+        str | None, typer.Option("--for", help="Such as 30m, 12h or 2d.", show_default="until it is taken back")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Shown beside the level.")] = "",
+    config: Config = None,
+) -> None:
+    """Show what is offered, or set it: for all processes, on DATABASE_URI (and REDIS_URI where servers use it).
+
+    \b
+    Examples:
+      waystation level
+      waystation level reduced --for 2h --reason "the provider is slow"
+      waystation level auto
+    """
+    with told_briefly():
+        from waystation.cli.guards_level import run
+
+        run(config, wanted=wanted, name=name, for_=for_, reason=reason)
+
+
+def estimate(
+    assistant: Annotated[str, typer.Argument(help="An assistant's UUID, or a graph's name.")],
+    input_: Annotated[str, typer.Option("--input", "-i", help="JSON; @FILE reads a file.")] = "{}",
+    url: Annotated[str, typer.Option(help="A server that is up.")] = "http://127.0.0.1:2024",
+    thread: Annotated[str | None, typer.Option(help="A thread that the run would go on with.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", envvar="WAYSTATION_API_KEY", help="An API key, where the server asks for one."),
+    ] = None,
+) -> None:
+    """Say what a run will come to, before it is run: from its input and from past runs of its graph.
+
+    \b
+    Example:
+      waystation estimate agent --input '{"messages": [{"role": "user", "content": "hi"}]}'
+    """
+    with told_briefly():
+        from waystation.cli.guards_estimate import run
+
+        run(url, assistant=assistant, text=input_, thread=thread, key=key)
 
 
 def budget(

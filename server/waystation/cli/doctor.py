@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from waystation.catalog.project import Project, configure
+from waystation.cli.check_guards import check_guards
 from waystation.cli.check_services import check_postgres, check_redis
 from waystation.cli.check_verdicts import Verdict, fail, ok, warn
 from waystation.cli.failures import CommandError
@@ -49,6 +50,9 @@ async def _verdicts(config: Path | None, port: int) -> AsyncIterator[Verdict]:
         async for verdict in check_postgres(settings, project):
             yield verdict
         yield await check_redis(settings)
+        if project is not None:
+            async for verdict in check_guards(settings, project):
+                yield verdict
     if project is not None:
         async for verdict in _graphs(project):
             yield verdict

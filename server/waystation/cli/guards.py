@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 _SPAN: Final = re.compile(r"(\d{1,6})([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_BY: Final = "the command line"
+COMMAND_LINE: Final = "the command line"
 _BATCH: Final = 500
 
 
@@ -42,7 +42,7 @@ def stop(config: Path | None, *, tenant: str | None, scope: str, owner: str, rea
     """
     if tenant is not None and not is_tenant_id(tenant):
         raise UsageError(f"--tenant {tenant!r}: expected letters, digits and . _ : @ | + = ~ - (at most 128)")
-    seconds = None if for_ is None else _seconds(for_)
+    seconds = None if for_ is None else seconds_of(for_)
     wanted = cast("KillScope", scope)
     if wanted == "assistant":
         owner = _uuid(owner, "--assistant")
@@ -55,7 +55,7 @@ def stop(config: Path | None, *, tenant: str | None, scope: str, owner: str, rea
             if not whose or tenant not in (None, whose):
                 raise UsageError(f"there is no API key {what!r}{f' of tenant {tenant}' if tenant else ''}")
         async with conn.transaction():
-            made = await kills.add(conn, whose, scope=wanted, owner=what, reason=reason, by=_BY, for_s=seconds)
+            made = await kills.add(conn, whose, scope=wanted, owner=what, reason=reason, by=COMMAND_LINE, for_s=seconds)
             count = 0
             while wished := await kills.wish_running(conn, limit=_BATCH):
                 count += len(wished)
@@ -90,7 +90,7 @@ def lift_kill(config: Path | None, *, kill_id: str) -> None:
 
     async def work(conn: Conn) -> bytes | None:
         found = next((one for one in await kills.in_force(conn) if one.kill_id == wanted), None)
-        return None if found is None else await kills.lift(conn, found.tenant_id, wanted, by=_BY)
+        return None if found is None else await kills.lift(conn, found.tenant_id, wanted, by=COMMAND_LINE)
 
     lifted = _run(config, work)
     if lifted is None:
@@ -150,7 +150,8 @@ def _run(config: Path | None, work: Callable[[Conn], Awaitable[T]]) -> T:
     return asyncio.run(there())
 
 
-def _seconds(text: str) -> float:
+def seconds_of(text: str) -> float:
+    """A span such as `1h`. Raises UsageError."""
     found = _SPAN.fullmatch(text)
     if found is None or not int(found[1]):
         raise UsageError(f"--for {text!r}: expected a number and s, m, h or d, such as 1h")

@@ -73,6 +73,16 @@ class Policy:
             known = self._by_run[whose] = self._applied(whose)
         return known
 
+    async def self_test(self, ports: Ports) -> list[str]:
+        """What of the budgets does not work, in sentences; nothing for a policy without any."""
+        found = limits(self.keys.budgets)
+        return await Budget(*found, prices=self.prices).self_test(ports) if found else []
+
+    @property
+    def fails_open(self) -> bool:
+        """Calls go on while the ledger is away, for all budgets."""
+        return all(entry.settings.fail == "open" for entry in self.keys.budgets)
+
     def site_of(self, whose: Whose, *, thread: str = "") -> CallSite:
         """A caller as guards see them, before there is a run."""
         return replace(_site(whose), thread=thread)
