@@ -113,7 +113,7 @@ def _calls(given: Any) -> Sequence[Mapping[str, Any]]:
         return [
             cast("Mapping[str, Any]", one) for one in sent if isinstance(one, dict) and {"name", "args", "id"} <= {*one}
         ]
-    state: Any = given if isinstance(given, Mapping) else getattr(given, "__dict__", {})
+    state = cast("Mapping[str, Any]", given if isinstance(given, Mapping) else getattr(given, "__dict__", {}))
     if isinstance(state.get("tool_call"), Mapping):
         return [state["tool_call"]]
     messages = cast("list[Any]", state.get(MESSAGES) or [])
