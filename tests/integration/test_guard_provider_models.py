@@ -38,7 +38,7 @@ def total(model: BaseChatModel) -> AIMessageChunk:
 
 
 async def test_settings_come_from_json_and_make_langchains_own_classes(provider: FaultServer) -> None:
-    common = {"api_key_env": KEY, "timeouts": {"first_token_s": 5, "whole_s": 20}}
+    common: dict[str, Any] = {"api_key_env": KEY, "timeouts": {"first_token_s": 5, "whole_s": 20}}
     made = [
         chat_model({"model": "openai:m", "base_url": provider.openai, **common}),
         chat_model({"model": "anthropic:m", "base_url": provider.anthropic, **common}),
@@ -83,7 +83,7 @@ async def test_a_stream_at_any_address_tells_its_usage(provider: FaultServer) ->
     made = chat_model(ModelSettings("openai:m", base_url=provider.openai, api_key_env=KEY))
     used = total(made).usage_metadata
     assert used is not None
-    assert used["total_tokens"] == 8
+    assert used["total_tokens"] == 9
     silent = chat_model(ModelSettings("openai:m", base_url=provider.openai, api_key_env=KEY, stream_usage=False))
     total(silent)
     assert "stream_options" not in provider.requests[-1].body
@@ -126,7 +126,8 @@ async def test_tools_structured_output_and_parameters_work_as_on_langchains_own(
         assert await structured.ainvoke("hi") == {"number": 3}, name
         first, *others = [piece async for piece in model.bind_tools([schema]).astream("hi")]
         assert isinstance(first, AIMessageChunk)
-        assert (first + others).tool_calls[0]["args"] == {"number": 3}, name
+        whole: Any = first + others
+        assert whole.tool_calls[0]["args"] == {"number": 3}, name
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,8 @@ def test_the_fault_server_enforces_and_tells_its_limits(provider: FaultServer) -
     provider.target().allow(requests=2, tokens=1_000, per_s=3600.0)
     client = openai.OpenAI(api_key="k", base_url=provider.openai, max_retries=0)
     ask: Any = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-    told = [client.chat.completions.with_raw_response.create(**ask).headers for _ in range(2)]
+    create: Any = client.chat.completions.with_raw_response.create
+    told = [create(**ask).headers for _ in range(2)]
     assert [one["x-ratelimit-remaining-requests"] for one in told] == ["1", "0"]
     with pytest.raises(openai.RateLimitError) as caught:
         client.chat.completions.create(**ask)
