@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Final, cast
 
-from langchain.agents import create_agent
+from langchain.agents import create_agent  # pyright: ignore[reportUnknownVariableType]: its checkpointer's type
 from langchain.agents.middleware import ModelFallbackMiddleware, ModelRetryMiddleware
 from langchain_openai import ChatOpenAI
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -105,7 +105,7 @@ def failover(on_break: OnBreak = "continue", *, hedge: Hedge | None = None) -> M
             Target(chat_model({"model": f"openai:{name}", "base_url": server.urls(name).openai}), name=name)
             for name in "ab"
         ]
-        return create_agent(FailoverModel(targets, policy))
+        return cast("Any", create_agent(FailoverModel(targets, policy)))
 
     return make
 
@@ -208,5 +208,5 @@ async def _read(graph: Any, server: FaultServer) -> Seen:
         first_s=first_s,
         whole_s=whole_s,
         paid_twice=max(0, server.bill.output_tokens - len(ANSWER.split())) if survived else 0,
-        told=final.response_metadata.get("failover", {}) if survived else {},
+        told=final.response_metadata.get("failover", {}) if survived and final is not None else {},
     )

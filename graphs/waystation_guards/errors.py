@@ -21,6 +21,7 @@ A message may be shown to the user of an agent: it names the limit and never any
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -69,9 +70,22 @@ class RateLimited(GuardError):
 
 
 class AllTargetsFailed(GuardError):
-    """No target of a failover answered. The last error is the cause; `retry_after_s` the earliest moment to try."""
+    """No target of a failover answered. The last error is the cause; `retry_after_s` the earliest moment to try.
+
+    `failures`: for the operator, each with its `target`, `class` and the name of the `error`.
+    """
 
     code = "all_targets_failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        failures: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.failures = tuple(failures)
 
 
 class DeadlinePassed(AllTargetsFailed):

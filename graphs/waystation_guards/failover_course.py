@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from langchain_core.callbacks import AsyncCallbackManager
 from langchain_core.utils.utils import LC_ID_PREFIX
@@ -29,6 +29,19 @@ from waystation_guards.failover_tries import Question, Try
 from waystation_guards.ports import Ports
 
 log = logging.getLogger(__name__)
+
+_WORDS: Final[Mapping[str, str]] = {
+    "rate_limit": "too many requests",
+    "overload": "overloaded",
+    "connection": "no connection",
+    "context_window": "the conversation is too long",
+    "content_policy": "against a provider's policy",
+    "auth": "not authorised",
+    "malformed": "no valid answer",
+    "unknown": "failed",
+    "open": "failed just now",
+}
+"""Classes of errors for those who use an agent: which targets there are is the operator's."""
 
 
 @dataclass(slots=True, eq=False)
@@ -181,7 +194,7 @@ class Course:
     def _nothing_left(self) -> AllTargetsFailed:
         later = min(self._later_s, default=None)
         again = "" if later is None else f"; the earliest time to try again is in {later:.0f} s"
-        tried = ", ".join(dict.fromkeys(f"{one['target']} ({one['class']})" for one in self.failures))
-        error = AllTargetsFailed(f"no model answered: {tried}{again}", retry_after_s=later)
+        why = ", ".join(dict.fromkeys(_WORDS.get(one["class"], one["class"]) for one in self.failures))
+        error = AllTargetsFailed(f"no model answered ({why}){again}", retry_after_s=later, failures=self.failures)
         error.__cause__ = self.last.error if self.last is not None else None
         return error

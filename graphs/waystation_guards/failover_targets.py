@@ -12,7 +12,7 @@ from langchain_core.runnables import Runnable
 from waystation_guards.failover_policy import Patience
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Target:
     """One target. `name` is that of its breaker, shared with all targets of that name; made of the rest if empty.
 
@@ -61,6 +61,10 @@ def target_of(given: Named) -> Target:
         return given
     if isinstance(given, BaseChatModel):
         return Target(given)
+    if not isinstance(cast("Any", given), (str, Mapping)):
+        raise ValueError(
+            f"a target is a {type(given).__name__}; expected is a chat model, its name, settings, or a Target"
+        )
     from waystation_guards.providers import chat_model  # loads no provider's package, but takes its time
 
     if isinstance(given, str):

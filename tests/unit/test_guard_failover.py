@@ -140,9 +140,13 @@ async def test_a_row_can_be_overridden() -> None:
 async def test_where_no_target_answers_the_error_says_why_and_when_to_try_again() -> None:
     first, second = scripted([Status(429, retry_after_s=40)]), scripted([Status(429, retry_after_s=20)])
     model = FailoverModel([Target(first, name="a"), Target(second, name="b")], policy(backoff=Backoff(0, 1, 1, 1)))
-    with pytest.raises(AllTargetsFailed, match=r"a \(rate_limit\), b \(rate_limit\)") as refused:
+    with pytest.raises(AllTargetsFailed, match=r"no model answered \(too many requests\); .* in 20 s") as refused:
         await model.ainvoke("hi")
     assert refused.value.retry_after_s == 20
+    assert [(one["target"], one["class"]) for one in refused.value.failures] == [
+        ("a", "rate_limit"),
+        ("b", "rate_limit"),
+    ]
     assert isinstance(refused.value.__cause__, Status)
 
 
@@ -320,6 +324,25 @@ async def test_cancelling_the_call_cancels_the_try_and_gives_back_what_it_held(p
     assert first.ended == ["cancelled", "cancelled"]
 
 
+async def test_a_reader_that_leaves_ends_the_try_and_gives_back_what_it_held(ports: Ports) -> None:
+    first = scripted(["a ", "b ", asyncio.Event()])
+    budget = Budget(Limit(100, "model_calls", "tenant"))
+    stream: Any = FailoverModel([first, good()], policy()).astream("hi", watched(None, [budget]))
+    assert (await anext(stream)).text == "a "
+    await stream.aclose()
+    (calls,) = await budget.standing(ports, CallSite())
+    assert (calls.spent, calls.held) == (1, 0)
+    await until(lambda: first.ended == ["cancelled"])
+
+
+async def test_a_target_that_does_not_stream_is_shown_as_one_piece() -> None:
+    call: Any = {"name": "search", "args": '{"query": "x"}', "id": "1", "index": 0}
+    whole = scripted([AIMessageChunk(content="look: ", tool_call_chunks=[call])])
+    whole.disable_streaming = True
+    answer = await ask(FailoverModel([scripted([Status(401)]), whole], policy()), "astream")
+    assert (answer.text, [one["args"] for one in answer.tool_calls]) == ("look: ", [{"query": "x"}])
+
+
 class TestHedges:
     @pytest.mark.parametrize("how", ["ainvoke", "astream"])
     async def test_a_slow_target_is_overtaken_and_its_call_settled_as_cancelled(self, how: str, ports: Ports) -> None:
@@ -401,3 +424,5 @@ class TestSettings:
         assert [target.name for target in named.targets] == ["scripted/same@eu", "scripted/same@us#d1"]
         with pytest.raises(ValueError, match="at least one"):
             FailoverModel([])
+        with pytest.raises(ValueError, match="a target is a _ChatModelBinding"):
+            FailoverModel([one.bind(stop=["x"])])  # pyright: ignore[reportArgumentType]  # what is refused
