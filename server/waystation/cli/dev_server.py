@@ -86,7 +86,10 @@ def _configured(order: DevOrder, link: Link) -> tuple[Settings, Project]:
         changed["studio_auth"] = "local"
     settings = settings.model_copy(update={name: value for name, value in changed.items() if value is not None})
     configure_logs(
-        level=settings.log_level, as_json=settings.log_json, color=settings.log_color and sys.stdout.isatty()
+        level=settings.log_level,
+        as_json=settings.log_json,
+        color=settings.log_color and sys.stdout.isatty(),
+        redact=settings.log_redact,
     )
     folders = {project.root, *project.folders}
     env = project.raw.get("env")

@@ -56,7 +56,7 @@ def configured(config: Path | None, *, log_level: str | None = None) -> tuple[Se
     if log_level is not None:
         settings = settings.model_copy(update={"log_level": log_level})
     colored = settings.log_color and sys.stdout.isatty()
-    configure_logs(level=settings.log_level, as_json=settings.log_json, color=colored)
+    configure_logs(level=settings.log_level, as_json=settings.log_json, color=colored, redact=settings.log_redact)
     return settings, project
 
 

@@ -23,6 +23,7 @@ from waystation.config.values import (
     JsonObject,
     KeyRing,
     LogLevel,
+    LogRedactions,
     Networks,
     PostgresUri,
     RedisUri,
@@ -282,6 +283,14 @@ class Settings(BaseModel):
     log_level: Annotated[LogLevel, env("LOG_LEVEL"), Field(description="Least severe level that is logged.")] = "INFO"
     log_json: Annotated[bool, env("LOG_JSON"), Field(description="One JSON object a line.")] = False
     log_color: Annotated[bool, env("LOG_COLOR"), Field(description="Colours, on a terminal.")] = True
+    log_redact: Annotated[
+        LogRedactions,
+        env("WAYSTATION_LOG_REDACT"),
+        Field(
+            description="What is taken out of log lines, by comma: `secret`, `email`, `iban`, `credit_card`, `ip`, "
+            "`phone`; or `all`."
+        ),
+    ] = ()
 
     # The project, where an image hands it over instead of a langgraph.json (`catalog/project.py` checks the content)
     langserve_graphs: Annotated[

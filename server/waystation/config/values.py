@@ -7,7 +7,7 @@ import ipaddress
 import json
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -63,6 +63,13 @@ def _url_prefix(value: str) -> str:
     return value
 
 
+Redaction = Literal["secret", "email", "iban", "credit_card", "ip", "phone"]
+
+
+def _redactions(value: object) -> object:
+    return get_args(Redaction) if value == "all" else _comma_list(value)
+
+
 def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
     for text in value:
         try:
@@ -114,6 +121,7 @@ KeyRing = Annotated[dict[str, bytes], BeforeValidator(_key_ring)]
 UrlPrefix = Annotated[str, AfterValidator(_url_prefix)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_comma_list)]
+LogRedactions = Annotated[tuple[Redaction, ...], BeforeValidator(_redactions)]
 Networks = Annotated[tuple[str, ...], BeforeValidator(_comma_list), AfterValidator(_networks)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 import structlog
@@ -21,8 +21,11 @@ _NOISE = ("ASGI callable returned without completing response.",)
 """uvicorn's complaint about a connection that is dropped on purpose; `api/long_answer.py` says so where it matters."""
 
 
-def configure_logs(*, level: str = "INFO", as_json: bool = False, color: bool = False) -> None:
-    """Send every logger of the process to stdout. `level` is the least severe one that is shown."""
+def configure_logs(
+    *, level: str = "INFO", as_json: bool = False, color: bool = False, redact: Sequence[str] = ()
+) -> None:
+    """Send every logger of the process to stdout. `level` is the least severe one that is shown; `redact`: kinds of
+    what is personal or secret (`waystation_guards.redaction.KINDS`) that no line shows."""
     if reconfigure := getattr(sys.stdout, "reconfigure", None):
         reconfigure(errors="backslashreplace")  # what graphs raise may hold what no encoding has
     handler = logging.StreamHandler(sys.stdout)
@@ -32,6 +35,7 @@ def configure_logs(*, level: str = "INFO", as_json: bool = False, color: bool = 
             processors=[
                 *_shared(as_json),
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_redacting(redact),
                 *_rendering(as_json, color),
             ],
         )
@@ -96,6 +100,15 @@ def _rendering(as_json: bool, color: bool) -> list[Processor]:
     return [
         structlog.dev.ConsoleRenderer(colors=color, exception_formatter=structlog.dev.plain_traceback, pad_event_to=40)
     ]
+
+
+def _redacting(kinds: Sequence[str]) -> list[Processor]:
+    """What takes things out of lines: after tracebacks are texts, before anything is written."""
+    if not kinds:
+        return []
+    from waystation_guards.redaction_logs import RedactLogs  # compiles its patterns: for those who want it
+
+    return [structlog.processors.format_exc_info, RedactLogs(kinds)]
 
 
 def _without_colours(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
