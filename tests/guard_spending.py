@@ -47,15 +47,18 @@ class Outcome:
     spent: int
     held: int
     lost_calls: int
+    """Calls on the bill whose process died before it could settle them."""
     lost: int
-    """What the provider billed for calls whose process died before it could settle them."""
+    """What the provider billed for those."""
+    counted: int
+    """What the ledger counts for calls of dead processes: what was expected of them, on the bill or not."""
     expected: int
     """What one more call is expected to cost."""
 
     @property
     def over(self) -> int:
-        """How far the budget was passed by what it could know of."""
-        return max(0, self.bill - self.lost - BUDGET)
+        """How far the bill is above the budget."""
+        return max(0, self.bill - BUDGET)
 
     @property
     def locked_out(self) -> int:
@@ -136,7 +139,9 @@ async def summed_up(db: Database, bill: str, outcomes: Sequence[dict[str, int] |
     known = {entry["call"].partition("/")[0] for entry in entries if entry["kind"] == "model"}
     total = sum(entry["cost_nano_usd"] or 0 for entry in entries)
     assert await rebuild(db, "default", dry_run=True) == [], "balances are not what the entries say"
-    return await _outcome(PostgresLedger(LedgerDesk(db)), bill_of(bill), outcomes, ledger_sum=total, known=known)
+    counted = sum(entry["cost_nano_usd"] or 0 for entry in entries if entry["detail"].get("outcome") == "lost")
+    ledger = PostgresLedger(LedgerDesk(db))
+    return await _outcome(ledger, bill_of(bill), outcomes, ledger_sum=total, known=known, counted=counted)
 
 
 async def entries_of(db: Database) -> list[dict[str, Any]]:
@@ -148,12 +153,17 @@ async def settle_lost(db: Database, bill: str) -> int:
     """Do as an operator with the provider's bill does: write what lost calls cost. How many those were."""
     entries = await entries_of(db)
     known = {entry["call"].partition("/")[0] for entry in entries if entry["kind"] == "model"}
-    lost = {entry["call"].partition("/")[0] for entry in entries if entry["detail"].get("outcome") == "lost"}
-    unknown = {call: cost for call, cost in bill_of(bill).items() if call not in known}
-    assert unknown.keys() <= lost, "the ledger does not know of a call that was paid for"
-    for call, cost in unknown.items():
-        await correct(db, "default", call, nano_usd=cost, reason="the provider's bill")
-    return len(unknown)
+    lost = {
+        entry["call"].partition("/")[0]: entry["cost_nano_usd"] or 0
+        for entry in entries
+        if entry["detail"].get("outcome") == "lost"
+    }
+    paid = bill_of(bill)
+    assert paid.keys() - known <= lost.keys(), "the ledger does not know of a call that was paid for"
+    for call, counted in lost.items():
+        cost = paid.get(call, 0)
+        await correct(db, "default", call, nano_usd=cost - counted, reason="the provider's bill")
+    return len(lost)
 
 
 def bill_of(path: str) -> dict[str, int]:
@@ -172,6 +182,7 @@ async def _outcome(
     *,
     ledger_sum: int,
     known: set[str] | None,
+    counted: int = 0,
 ) -> Outcome:
     (balance,) = await ledger.balances([ACCOUNT])
     lost = {} if known is None else {call: cost for call, cost in bill.items() if call not in known}
@@ -189,5 +200,6 @@ async def _outcome(
         held=balance.held + balance.at_risk,
         lost_calls=len(lost),
         lost=sum(lost.values()),
+        counted=counted,
         expected=max(1, round(plain.nano_usd * ratio)),
     )

@@ -90,14 +90,14 @@ def line(title: str, outcomes: Sequence[Outcome]) -> str:
         span([one.locked_out for one in outcomes]),
         span([one.held for one in outcomes]),
         span([one.lost_calls for one in outcomes]),
-        span([(one.bill - one.lost - one.ledger) / 1e9 for one in outcomes], ".9f"),
+        span([(one.bill - one.lost + one.counted - one.ledger) / 1e9 for one in outcomes], ".9f"),
     ]
     return "| " + " | ".join(cells) + " |"
 
 
 HEAD = (
     "| | killed | calls paid | bill, of the budget | passed by, of one call's error | locked out | held afterwards "
-    "| lost calls on the bill | bill less ledger and lost calls, $ |\n|---|---|---|---|---|---|---|---|---|"
+    "| lost calls on the bill | bill less ledger, without the lost calls, $ |\n|---|---|---|---|---|---|---|---|---|"
 )
 
 

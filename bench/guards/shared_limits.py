@@ -45,7 +45,7 @@ async def _process(uri: str, redis: str | None, name: str, begin: float, seconds
     async with Database(uri, name="bench", max_size=CALLERS) as db:
         stores = guard_stores(db, redis)
         state = stores.ports_for("default").state
-        await asyncio.sleep(begin - time.time())
+        await asyncio.sleep(max(0.0, begin - time.time()))
         until, times = begin + seconds, list[float]()
         counts = {"called": 0, "probes": 0, "opened": 0}
 
@@ -70,10 +70,10 @@ async def _process(uri: str, redis: str | None, name: str, begin: float, seconds
 
         await asyncio.gather(*(taker() for _ in range(CALLERS)))
         until += seconds
-        await asyncio.sleep(begin + seconds - time.time())
+        await asyncio.sleep(max(0.0, begin + seconds - time.time()))
         await asyncio.gather(*(caller() for _ in range(CALLERS)))
         await stores.close()
-    return Seen(len(times), min(times), max(times), **counts)
+    return Seen(len(times), min(times, default=begin), max(times, default=begin), **counts)
 
 
 def line(title: str, seen: Sequence[Seen], seconds: float) -> str:
@@ -93,7 +93,7 @@ def measure(services: Services, seconds: float) -> None:
     print("| | taken | configured | part | failing calls until it opened | configured | probes | at most | opened |")
     print("|---|---|---|---|---|---|---|---|---|")
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
-        list(pool.map(process, *zip(*[(uri, None, "warm", time.time(), 0.3)] * PROCESSES, strict=True)))
+        list(pool.map(process, *zip(*[(uri, None, "warm", time.time() + 15, 0.3)] * PROCESSES, strict=True)))
         for title, address in (("Postgres", None), ("Redis", redis)):
             arguments = (uri, address, str(uuid4()), time.time() + 1, seconds)
             seen = list(pool.map(process, *zip(*[arguments] * PROCESSES, strict=True)))

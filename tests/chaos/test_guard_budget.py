@@ -27,11 +27,12 @@ def a_task(folder: Path, *, uri: str = "", calls: int = 50, seed: int = 1, crash
 
 
 def kept_its_promise(outcome: Outcome) -> None:
-    assert outcome.over <= ONE_CALLS_ERROR
+    # What is not known of calls that were lost is their own error.
+    assert outcome.over <= ONE_CALLS_ERROR * (1 + outcome.lost_calls)
     assert outcome.locked_out == 0
     assert outcome.held == 0
-    assert outcome.ledger == outcome.spent == outcome.bill - outcome.lost
-    assert 6 <= outcome.paid_calls - outcome.lost_calls <= 15
+    assert outcome.ledger == outcome.spent == outcome.bill - outcome.lost + outcome.counted
+    assert 5 <= outcome.paid_calls <= 15
 
 
 async def test_in_one_process_with_the_ledger_in_memory(tmp_path: Path) -> None:
@@ -59,6 +60,6 @@ async def test_over_four_processes_two_of_which_are_killed_with_calls_open(
     outcomes.append(await spend_here(db, a_task(tmp_path, seed=9)))
     outcome = await summed_up(db, tasks[0].bill, outcomes)
     kept_its_promise(outcome)
-    assert await settle_lost(db, tasks[0].bill) == outcome.lost_calls
+    assert await settle_lost(db, tasks[0].bill) >= outcome.lost_calls
     settled = await summed_up(db, tasks[0].bill, outcomes)
     assert settled.ledger == settled.bill == settled.spent

@@ -12,7 +12,11 @@ left join guard_account a on a.tenant_id = u.tenant_id and a.account_id = u.acco
 left join lateral (
     select coalesce(sum(h.amount), 0) as amount, coalesce(sum(h.worst), 0) as worst
     from guard_hold h
-    where h.tenant_id = a.tenant_id and h.account_id = a.account_id and waystation_hold_is_over(h)
+    left join run r
+      on r.tenant_id = h.tenant_id and r.thread_id = case when h.of_run then h.thread_id::uuid end
+     and r.run_id = case when h.of_run then h.run_id::uuid end and r.status = 'running' and r.attempt = h.attempt
+    where h.tenant_id = a.tenant_id and h.account_id = a.account_id
+      and (h.expires_at <= clock_timestamp() or (h.of_run and r.run_id is null))
 ) o on true
 order by u.n;
 

@@ -68,7 +68,7 @@ def settle_op(call: str, site: CallSite, entry: Entry) -> dict[str, Any]:
 
 
 def release_op(call: str, tenant: str) -> dict[str, Any]:
-    return {"do": "release", "tenant": short(tenant), "call": short(call)}
+    return {"do": "release", "tenant": short(tenant), "call": short(call), "call_id": short(call.partition("/")[0])}
 
 
 def short(text: str) -> str:
