@@ -58,7 +58,10 @@ def ledger(database_uri: str) -> list[tuple[str, int, dict[str, Any]]]:
 
 def accounts(database_uri: str) -> dict[str, tuple[int, int, int]]:
     with psycopg.connect(database_uri) as conn:
-        found = conn.execute("select scope, unit, sum(spent), sum(held), sum(at_risk) from guard_account group by 1, 2")
+        found = conn.execute(
+            "select scope, unit, sum(spent), sum(held), sum(at_risk) from guard_account where scope <> 'self-test' "
+            "group by 1, 2"
+        )
         return {f"{scope}/{unit}": (int(a), int(b), int(c)) for scope, unit, a, b, c in found}
 
 

@@ -9,7 +9,7 @@ cross join lateral (
     from guard_hold h
     where h.tenant_id = a.tenant_id and h.account_id = a.account_id and waystation_hold_is_over(h)
 ) o
-where a.tenant_id = %(tenant_id)s
+where a.tenant_id = %(tenant_id)s and a.scope <> 'self-test'
   and (%(scope)s::text is null or split_part(a.scope, '/', 1) = %(scope)s)
   and (%(owner)s::text is null or a.owner = %(owner)s)
   and (%(windows)s::text[] is null or a."window" = any(%(windows)s::text[]))
