@@ -180,6 +180,17 @@ async def test_an_answer_that_will_not_do_is_asked_for_again(how: str, answer: A
     assert (await ask(model, how)).text == "large says so"
 
 
+@pytest.mark.parametrize("how", ["astream", "stream"])
+async def test_a_tool_call_that_was_cut_off_in_a_stream_is_not_shown(how: str) -> None:
+    class Cut(Saying):
+        def _stream(self, messages: Any, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+            piece: Any = {"name": "look", "args": '{"at": 1', "id": "c1", "index": 0}
+            yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[piece]))
+
+    small, large = Cut(calls=[], model="small"), saying("large")
+    assert (await ask(routed(small, large).bind_tools([look]), how)).text == "large says so"
+
+
 @tool
 def look(at: int) -> str:
     """Look."""
