@@ -2,7 +2,8 @@
 
     python -m bench.guards.failover_matrix [--quick]
 
-Two targets behind clients for OpenAI's API, served on this machine; the first has the fault, the second is well. Prints two tables in Markdown: totals for each way, and a line for each fault.
+Two targets behind clients for OpenAI's API, served on this machine; the first has the fault, the second is well.
+Prints two tables in Markdown: totals for each way, and a line for each fault.
 """
 
 from __future__ import annotations
