@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final, Literal, TypeVar
 
+from waystation_guards.calls import current_config
+from waystation_guards.deadlines import deadline_of, left_s
 from waystation_guards.errors import GuardError, GuardUnavailable, RateLimited
 from waystation_guards.estimates import counted_usage, input_tokens
 from waystation_guards.ports import Drawn, State
@@ -53,6 +55,8 @@ class Taken:
     target: str
     draws: tuple[Asked, ...]
     input_tokens: int
+    wait_s: float
+    """How long the call may wait."""
     drawn: Drawn = field(default_factory=lambda: Drawn(False, 0.0))
     places: list[Place] = field(default_factory=list[Place])
 
@@ -110,7 +114,7 @@ class RateLimit:
         """Wait until the call fits.
 
         Raises:
-            RateLimited: that would take longer than `wait_s`; `retry_after_s` says how long.
+            RateLimited: that would take longer than `wait_s`, or until after the deadline; see its `retry_after_s`.
             GuardUnavailable: the shared state is away, and the limit fails closed.
         """
         target = target_of(call)
@@ -121,7 +125,9 @@ class RateLimit:
         places = tuple(places_of(self.rates, target, call.site))
         if not (draws or places or self._adapts):
             return
-        taken = Taken(target, draws, prompt)
+        left = left_s(deadline_of(current_config()))
+        wait_s = self._wait_s if left is None else min(self._wait_s, left)
+        taken = Taken(target, draws, prompt, wait_s)
         try:
             await self._take(call, taken, places)
         except GuardError:
@@ -157,13 +163,13 @@ class RateLimit:
         """Nothing was taken for it."""
 
     async def _take(self, call: ModelCall, taken: Taken, places: Sequence[Place]) -> None:
-        deadline = self._clock() + self._wait_s
+        deadline = self._clock() + taken.wait_s
         lane = self._lane(call, taken, places)
         if lane.is_free:  # nobody waits here: what is there may be had at once, by many at a time
             await self._draw(call.ports.state, taken, 0.0)
             if taken.drawn.taken and await self._enter_at_once(call, taken, places):
                 return
-            if taken.drawn.wait_s > self._wait_s:
+            if taken.drawn.wait_s > taken.wait_s:
                 raise _limited(taken.target, taken.drawn.wait_s)
         await self._stand_in_line(call, taken, places, lane, deadline)
 
@@ -172,7 +178,7 @@ class RateLimit:
     ) -> None:
         costs = [asked.draw.cost for asked in taken.draws]
         try:
-            if (wait_s := self._foreseen(lane, taken)) > self._wait_s:
+            if (wait_s := self._foreseen(lane, taken)) > taken.wait_s:
                 raise _limited(taken.target, wait_s)
             async with lane.turn(costs, timeout_s=max(0.0, deadline - self._clock())):
                 if not taken.drawn.taken:

@@ -9,7 +9,8 @@ import asyncio
 import logging
 import threading
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Final
 
 from waystation_guards.ports import State
@@ -18,6 +19,8 @@ PLACE_S: Final = 60.0
 """How long a place is held that nobody renews."""
 
 _RENEW_S: Final = PLACE_S / 4
+_LONGEST_S: Final = 3600.0
+"""A call that is open for longer has been forgotten: its place is not renewed any more."""
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ class Held:
     limit: int
     holder: str
     loop: asyncio.AbstractEventLoop
+    since: float = field(default_factory=monotonic)
 
 
 class Places:
@@ -65,6 +69,8 @@ class Places:
         while True:
             self._changed.wait(self._renew_s)
             with self._lock:
+                oldest = monotonic() - _LONGEST_S
+                self._held = {key: place for key, place in self._held.items() if place.since > oldest}
                 held = list(self._held.values())
                 if not held:
                     self._thread = None

@@ -156,3 +156,20 @@ async def test_a_window_tells_when_there_is_room_again(redis_url: str) -> None:
         assert (await windows.level(window)).left == 2
     finally:
         await windows.close()
+
+
+async def test_windows_lie_below_the_prefix_of_the_installation(valkey: Valkey, redis_url: str) -> None:
+    windows = windows_in_redis(redis_url, key_prefix="mine:")
+    try:
+        assert await windows.take(Window("w", 5, 60))
+    finally:
+        await windows.close()
+    with valkey.client() as client:
+        found: Any = client.keys()  # pyright: ignore[reportUnknownMemberType]  # redis leaves its kwargs untyped
+    assert found
+    assert all(b"mine:waystation:http" in key for key in found)
+
+
+def test_a_redis_on_a_socket_is_asked_by_the_same_client() -> None:
+    windows = windows_in_redis("unix:///nowhere/redis.sock", key_prefix="")
+    assert windows.client == "redis"

@@ -18,6 +18,7 @@ from pydantic import Field
 from scripted_calls import ScriptedModel
 from virtual_time import VirtualTime
 from waystation_guards.calls import CallSite
+from waystation_guards.deadlines import within
 from waystation_guards.errors import GuardUnavailable, RateLimited
 from waystation_guards.memory import memory_ports
 from waystation_guards.memory_state import MemoryState
@@ -131,6 +132,15 @@ async def test_the_refused_are_told_before_any_time_passes() -> None:
 
     await world.time.run(many())
     assert refused == [1000.0] * 6
+
+
+async def test_nobody_waits_beyond_the_deadline_of_its_call() -> None:
+    world = World()
+    limiter = world.limiter(ModelRate(requests=1, seconds=60), wait_s=90)
+    await limiter.before_model(world.call())
+    with within(30), pytest.raises(RateLimited):
+        await limiter.before_model(world.call())
+    assert world.time.clock() == 1000
 
 
 async def test_tokens_that_were_not_used_go_back_and_more_use_is_drawn() -> None:

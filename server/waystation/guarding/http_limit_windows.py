@@ -52,6 +52,11 @@ class Windows:
         self._storage = storage
         self._away_until = 0.0
 
+    @property
+    def client(self) -> str:
+        """The library that asks; empty for memory."""
+        return self._storage.target_server if isinstance(self._storage, RedisStorage) else ""
+
     async def level(self, window: Window, cost: int = 1) -> Level:
         """How a window stands, and when `cost` requests fit into it. Raises PortUnavailable."""
         before, before_left_s, now, now_left_s = await self._ask(
@@ -82,6 +87,8 @@ class Windows:
 
 def windows_in_redis(uri: str, *, key_prefix: str) -> Windows:
     """Windows that all processes share."""
+    if uri.startswith("unix://"):
+        uri = f"redis+{uri}"  # else the library takes another client
     return Windows(
         RedisStorage(
             f"async+{uri}",
