@@ -27,6 +27,7 @@ from langchain_core.outputs import ChatGenerationChunk
 from waystation_guards.errors import StreamBroken
 from waystation_guards.estimates import counted_usage
 from waystation_guards.provider_errors import classify
+from waystation_guards.stream_watchdog import Watchdog
 
 M = TypeVar("M", bound=BaseChatModel)
 Piece = TypeVar("Piece", ChatGenerationChunk, AIMessageChunk)
@@ -139,16 +140,15 @@ async def whole_astream(
     clock = asyncio.get_running_loop().time
     end = None if rules.whole_s is None else clock() + rules.whole_s
     silence = None if rules.first_token_s is None else clock() + rules.first_token_s
+    watchdog = Watchdog()
     try:
         while True:
-            limit = asyncio.timeout_at(_earlier(silence, end))
             try:
-                async with limit:
-                    piece = await anext(pieces)
+                piece = await watchdog.within(_earlier(silence, end), anext(pieces))
             except StopAsyncIteration:
                 break
             except Exception as error:
-                if limit.expired() or _is_clients_timeout(error):
+                if _is_timeout(error):
                     raise _timeout(rules, seen, is_whole=end is not None and clock() >= end) from error
                 raise
             seen.note(piece)
@@ -156,6 +156,7 @@ async def whole_astream(
                 silence = None if rules.between_tokens_s is None else clock() + rules.between_tokens_s
             yield piece
     finally:
+        watchdog.close()
         if (close := getattr(pieces, "aclose", None)) is not None:
             await close()
     seen.check(needs_end=needs_end)
@@ -250,13 +251,13 @@ def _next(pieces: Iterator[Piece], rules: StreamRules, seen: Progress) -> Piece 
     try:
         return next(pieces, None)
     except Exception as error:
-        if _is_clients_timeout(error):
+        if _is_timeout(error):
             raise _timeout(rules, seen, is_whole=False) from error
         raise
 
 
-def _is_clients_timeout(error: Exception) -> bool:
-    """Whether the HTTP client waited in vain for bytes of an answer."""
+def _is_timeout(error: Exception) -> bool:
+    """Whether the watchdog, or the HTTP client, waited in vain."""
     if isinstance(error, StreamTimeout):
         return False
     failure = classify(error)
