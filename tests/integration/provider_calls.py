@@ -23,7 +23,7 @@ KEY: Final = "FAULT_SERVER_KEY"
 How = Literal["invoke", "ainvoke", "stream", "astream"]
 HOWS: Final[tuple[How, ...]] = ("invoke", "ainvoke", "stream", "astream")
 
-QUICK: Final = Timeouts(connect_s=10.0, first_token_s=1.2, between_tokens_s=1.2, whole_s=3.0)
+QUICK: Final = Timeouts(connect_s=10.0, first_token_s=2.0, between_tokens_s=2.0, whole_s=4.0)
 """For providers that hang: what waits for something waits this long at most."""
 PATIENT: Final = Timeouts(connect_s=10.0, first_token_s=30.0, between_tokens_s=30.0, whole_s=60.0)
 
