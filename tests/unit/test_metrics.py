@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 METRICS: dict[str, Counter | Gauge | Histogram] = {
     name: value for name, value in vars(metrics).items() if isinstance(value, Counter | Gauge | Histogram)
 }
-_HELP = re.compile(r"^# HELP (waystation_\S+) (.*)$\n# TYPE \S+ (\w+)$", re.MULTILINE)
+_HELP = re.compile(r"^# HELP ((?:waystation|agent)_\S+) (.*)$\n# TYPE \S+ (\w+)$", re.MULTILINE)
 
 
 def exported() -> dict[str, tuple[str, str]]:
@@ -41,7 +41,7 @@ def test_all_are_exported_with_units_in_their_names() -> None:
 
 def test_docs_say_what_is_exported() -> None:
     rows = re.findall(
-        r"^\| `(waystation_\w+)` \| (\w+) \| (.*?) ?\| (.+) \|$", (ROOT / "docs/metrics.md").read_text(), re.M
+        r"^\| `((?:waystation|agent)_\w+)` \| (\w+) \| (.*?) ?\| (.+) \|$", (ROOT / "docs/metrics.md").read_text(), re.M
     )
     assert {name: (kind, sentence) for name, kind, _, sentence in rows} == exported()
     documented = {name: set(re.findall(r"`(\w+)`", labels)) for name, _, labels, _ in rows}

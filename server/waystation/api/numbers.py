@@ -58,6 +58,7 @@ class Numbers:
             return None
         self._taken_at = now
         metrics.QUEUE_PENDING.set(self._queue.pending)
+        metrics.AGENT_QUEUE_SIZE.set(self._queue.pending)
         metrics.QUEUE_RUNNING.set(self._queue.running)
         metrics.QUEUE_OLDEST_SECONDS.set(self._queue.oldest_wait_s or 0)
         return self._queue

@@ -76,9 +76,40 @@ RUNS_KILLED = Counter("waystation_runs_killed", "Runs that this process stopped 
 AUDIT_RECORDS = Counter("waystation_audit_records", "Records that this process wrote to the audit log.")
 AUDIT_LOST = Counter("waystation_audit_lost", "Entries for the audit log that this process could not write.")
 
+AGENT_ACTIVE_TASKS = Gauge(
+    "agent_active_tasks", "Runs that this process executes, by the name that autoscalers' examples use."
+)
+AGENT_QUEUE_SIZE = Gauge("agent_queue_size", "Runs that wait, on all processes, by the name that examples use.")
+AGENT_TASK_SECONDS = Histogram(
+    "agent_task_duration_seconds",
+    "From the claim of a run to its end, in this process, by the name that examples use.",
+    buckets=(0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
+)
+AGENT_REQUESTS = Counter(
+    "agent_requests", "Runs that this process ended, by outcome, by the name that examples use.", ["status"]
+)
+
 LOOP_LAG_SECONDS = Gauge("waystation_event_loop_lag_seconds", "How late a timer of this loop last was.", ["loop"])
 
 LAG_INTERVAL_S = 0.5
+
+
+def runs_executing(count: int) -> None:
+    """Tell how many runs this process executes now."""
+    WORKER_ACTIVE.set(count)
+    AGENT_ACTIVE_TASKS.set(count)
+
+
+def run_executed(seconds: float) -> None:
+    """Tell how long an attempt took, however it ended."""
+    RUN_SECONDS.observe(seconds)
+    AGENT_TASK_SECONDS.observe(seconds)
+
+
+def run_ended(outcome: str) -> None:
+    """Tell that the outcome of a run is written down."""
+    RUNS_FINISHED.labels(outcome).inc()
+    AGENT_REQUESTS.labels(outcome).inc()
 
 
 @lru_cache(maxsize=4096)

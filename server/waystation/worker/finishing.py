@@ -109,7 +109,7 @@ class Finisher:
         written = await self._insist(lambda: self._finish(run, result, taken))
         if not written:
             return False
-        metrics.RUNS_FINISHED.labels(result.status).inc()
+        metrics.run_ended(result.status)
         error = result.error if result.status in ("error", "timeout") else None
         await self._end(run, End(result.status, output, error))
         return True
@@ -133,7 +133,7 @@ class Finisher:
 
         if not await self._insist(delete):
             return False
-        metrics.RUNS_FINISHED.labels("rollback").inc()
+        metrics.run_ended("rollback")
         await self._end(run, End(None))
         return True
 

@@ -55,6 +55,8 @@ class _Slots:
         with self._lock:
             got = 0 if self._closed else max(0, min(wanted, self.size - self.taken))
             self.taken += got
+            if got:
+                metrics.runs_executing(self.taken)
             return got
 
     def give_back(self, count: int = 1) -> bool:
@@ -62,6 +64,8 @@ class _Slots:
         with self._lock:
             was_full = self.taken >= self.size
             self.taken -= count
+            if count:
+                metrics.runs_executing(self.taken)
             return was_full
 
     def close(self) -> None:
@@ -99,7 +103,7 @@ class Worker:
             ),
         )
         metrics.WORKER_SLOTS.set(settings.n_jobs_per_worker)
-        metrics.WORKER_ACTIVE.set_function(lambda: self._slots.taken)
+        metrics.runs_executing(0)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -233,8 +237,11 @@ class Worker:
         run = execution.claimed
         with bound_contextvars(run_id=run.key.run_id, thread_id=run.key.thread_id, attempt=run.attempt):
             try:
-                with metrics.RUN_SECONDS.time():
+                began_at = self._loop.time()
+                try:
                     outcome = await execution.run()
+                finally:
+                    metrics.run_executed(self._loop.time() - began_at)
                 await self._conclude(execution, outcome)
             except asyncio.CancelledError:
                 raise
