@@ -40,7 +40,7 @@ from waystation_guards.ports import Ports, ports_of
 from waystation_guards.pricing import Prices
 from waystation_guards.savings import record_hit
 from waystation_guards.semantic_cache import SemanticCache
-from waystation_guards.single_flight import Turn, take_turn
+from waystation_guards.single_flight import Flights, Turn, take_turn
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ class ResponseCache:
         self.prices = prices or Prices()
         self._on_event = on_event
         self._away_until = 0.0
+        self._flights = Flights()
         self._refreshing: set[asyncio.Task[None]] = set()
 
     def asked(
@@ -171,7 +172,13 @@ class ResponseCache:
             self._tell("miss", asked)
             return self._alone(asked)
         patience = replace(self.rules.patience, lock_s=_BLOCKING_LOCK_S) if blocking else self.rules.patience
-        found = await take_turn(asked.ports.cache, asked.key, read=lambda: self._fresh(asked), patience=patience)
+        found = await take_turn(
+            asked.ports.cache,
+            asked.key,
+            read=lambda: self._fresh(asked),
+            patience=patience,
+            flights=None if blocking else self._flights,
+        )
         if isinstance(found, Turn):
             self._tell("miss", asked)
             return found

@@ -5,8 +5,9 @@
                                                        has waited long enough and computes for itself
     async with turn: ...                               the lock is renewed until the end, whatever the end is
 
-A computing process that dies stops renewing; after `lock_s` the next one takes over. One that fails lets go at once,
-and the next one tries: waiters do not fall upon a provider that is in trouble all together.
+Callers of one process wait for each other without asking the store (`Flights`). A computing process that dies stops
+renewing; after `lock_s` the next one takes over. One that fails lets go at once, and the next one tries: waiters do not
+fall upon a provider that is in trouble all together.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 _FIRST_POLL_S: Final = 0.01
 _LAST_POLL_S: Final = 0.25
+_FAILURES: Final = 3
+"""After so many answers that a store owes in a row, whoever waits stops to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,29 @@ class Patience:
     store_s: float = 0.5
 
 
+class Flights:
+    """What is being looked for by the tasks of this process, by loop: of each key one task asks the store."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[int, str], asyncio.Event] = {}
+
+    def of(self, key: str) -> asyncio.Event | None:
+        """Set when the task that looks for the key is done; None if there is none."""
+        return self._open.get((id(asyncio.get_running_loop()), key))
+
+    def begin(self, key: str) -> Callable[[], None]:
+        """This task looks for it. What is returned ends that."""
+        place, event = (id(asyncio.get_running_loop()), key), asyncio.Event()
+        self._open[place] = event
+
+        def end() -> None:
+            if self._open.get(place) is event:
+                del self._open[place]
+            event.set()
+
+        return end
+
+
 @dataclass(slots=True)
 class Turn:
     """The right to compute. Without `leads` nobody waits for it."""
@@ -51,6 +77,7 @@ class Turn:
     leads: bool
     patience: Patience
     holder: str = ""
+    on_end: Callable[[], None] | None = None
     _renewing: asyncio.Task[None] | None = field(default=None)
 
     async def __aenter__(self) -> Turn:
@@ -71,7 +98,11 @@ class Turn:
         if not self.leads:
             return
         self.leads = False
-        await finished(self._let_go())
+        try:
+            await finished(self._let_go())
+        finally:
+            if self.on_end is not None:
+                self.on_end()
 
     async def _let_go(self) -> None:
         try:
@@ -91,24 +122,69 @@ class Turn:
 
 
 async def take_turn(
-    cache: Cache, key: str, *, read: Callable[[], Awaitable[T | None]], patience: Patience, holder: str = ""
+    cache: Cache,
+    key: str,
+    *,
+    read: Callable[[], Awaitable[T | None]],
+    patience: Patience,
+    holder: str = "",
+    flights: Flights | None = None,
 ) -> T | Turn:
     """Wait for another's value, or become the one who computes it. `holder`: who asks; it never waits for itself.
+    `flights`: of this process, for code whose turns begin and end on the same loop.
 
     Raises what the cache raises while it is away; TimeoutError when it takes longer than `store_s`.
     """
-    holder, deadline, pause = holder or uuid4().hex, monotonic() + patience.wait_s, _FIRST_POLL_S
+    deadline = monotonic() + patience.wait_s
+    if flights is None:
+        return await _take_turn(cache, key, read, patience, holder, deadline)
+    while (other := flights.of(key)) is not None:
+        try:
+            async with asyncio.timeout(max(0.0, deadline - monotonic())):
+                await other.wait()
+        except TimeoutError:
+            return Turn(cache, key, leads=False, patience=patience)
+        if (value := await _read(read, patience)) is not None:
+            return value
+    end = flights.begin(key)
+    try:
+        found = await _take_turn(cache, key, read, patience, holder, deadline)
+    except BaseException:
+        end()
+        raise
+    if isinstance(found, Turn) and found.leads:
+        found.on_end = end
+    else:
+        end()
+    return found
+
+
+async def _take_turn(
+    cache: Cache,
+    key: str,
+    read: Callable[[], Awaitable[T | None]],
+    patience: Patience,
+    holder: str,
+    deadline: float,
+) -> T | Turn:
+    holder, pause, failures = holder or uuid4().hex, _FIRST_POLL_S, 0
     while True:
-        async with asyncio.timeout(patience.store_s):
-            leads = await cache.lock(key, holder=holder, ttl_s=patience.lock_s)
-        if leads:
-            return await _lead(Turn(cache, key, leads=True, patience=patience, holder=holder), read)
+        try:
+            async with asyncio.timeout(patience.store_s):
+                leads = await cache.lock(key, holder=holder, ttl_s=patience.lock_s)
+            if leads:
+                return await _lead(Turn(cache, key, leads=True, patience=patience, holder=holder), read)
+            if (value := await _read(read, patience)) is not None:
+                return value
+            failures = 0
+        except Exception:  # a store that is busy with all who wait; one that stays away is the caller's to hear of
+            failures += 1
+            if failures == _FAILURES or pause == _FIRST_POLL_S:
+                raise
         if monotonic() >= deadline:
             return Turn(cache, key, leads=False, patience=patience)
         await asyncio.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(pause * 1.6, _LAST_POLL_S)
-        if (value := await _read(read, patience)) is not None:
-            return value
 
 
 async def _lead(turn: Turn, read: Callable[[], Awaitable[T | None]]) -> T | Turn:

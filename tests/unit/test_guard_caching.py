@@ -636,6 +636,49 @@ async def test_a_lock_is_renewed_while_its_holder_lives() -> None:
         assert await asking == "a b c d"
 
 
+async def test_of_those_who_wait_in_a_process_one_asks_the_store() -> None:
+    model, asked = gated(), list[str]()
+    world = World(model=model)
+    real = world.ports.cache
+
+    async def lock(key: str, *, holder: str, ttl_s: float) -> bool:
+        asked.append(key)
+        return await real.lock(key, holder=holder, ttl_s=ttl_s)
+
+    world.ports = replace(world.ports, cache=cast("Any", Spied(real, lock=lock)))
+    asking = [asyncio.create_task(world.ask()) for _ in range(20)]
+    async with asyncio.timeout(10):
+        await model.asked.wait()
+        model.go.set()
+        assert await asyncio.gather(*asking) == ["a b c d"] * 20
+    assert (world.calls, len(asked)) == (1, 1)
+
+
+async def test_who_waits_bears_with_a_store_that_is_late_once() -> None:
+    model, late = gated(), [True]
+    world = World(model=model)
+    real = world.ports.cache
+
+    async def get(key: str) -> bytes | None:
+        if model.asked.is_set() and late.pop() if late else False:
+            raise TimeoutError
+        return await real.get(key)
+
+    asking = asyncio.create_task(world.ask())
+    async with asyncio.timeout(10):
+        await model.asked.wait()
+        other = World(model=model)
+        other.ports = replace(world.ports, cache=cast("Any", Spied(real, get=get)))
+        late.clear()
+        waiting = asyncio.create_task(other.ask())
+        await asyncio.sleep(0.05)
+        late.append(True)
+        await asyncio.sleep(0.05)
+        model.go.set()
+        assert await asking == await waiting == "a b c d"
+    assert (late, world.calls) == ([], 1)
+
+
 async def test_without_single_flight_everybody_asks() -> None:
     world = World(replace(ANY, single_flight=False), model=ScriptedModel(calls=[], pause_s=0.05))
     await asyncio.gather(*(world.ask() for _ in range(3)))
