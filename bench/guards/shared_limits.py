@@ -64,7 +64,8 @@ async def _process(uri: str, redis: str | None, name: str, begin: float, seconds
                 if admission.allowed:
                     counts["called"] += 1
                     counts["probes"] += admission.is_probe
-                    counts["opened"] += await state.report(name, RULES, ok=False, is_probe=admission.is_probe)
+                    opened = await state.report(name, RULES, ok=False, is_probe=admission.is_probe)
+                    counts["opened"] += opened
                 else:
                     await asyncio.sleep(min(admission.retry_after_s, 0.05))
 
@@ -90,6 +91,7 @@ def line(title: str, seen: Sequence[Seen], seconds: float) -> str:
 def measure(services: Services, seconds: float) -> None:
     uri = services.database(migrated=True)
     redis, _ = services.redis()
+    print(f"{PROCESSES * CALLERS} callers at once")
     print("| | taken | configured | part | failing calls until it opened | configured | probes | at most | opened |")
     print("|---|---|---|---|---|---|---|---|---|")
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:

@@ -2,6 +2,10 @@
 -- account, so that a reserve reads one row per account however long the ledger is. Amounts are integers: billionths of a
 -- dollar, tokens, calls, milliseconds.
 
+-- What is asked for every call must be quick from the first one on, when nothing is known of the tables yet and a plan that
+-- reads all of a tenant's rows looks as good as any. So the keys begin with what tells rows apart, and the functions below
+-- compare the tenant so that no index can be used for it alone (`is not distinct from`).
+
 create table guard_account (
     tenant_id   text        not null default 'default',
     -- A digest of what follows.
@@ -15,11 +19,10 @@ create table guard_account (
     held        bigint      not null default 0 check (held >= 0),
     at_risk     bigint      not null default 0 check (at_risk >= held),
     created_at  timestamptz not null default clock_timestamp(),
-    primary key (tenant_id, account_id)
+    primary key (account_id, tenant_id)
 ) with (fillfactor = 50);
 -- Not on a column that a reserve changes: its updates stay within their page.
 create index guard_account_by_age on guard_account (created_at);
-create index guard_account_by_id on guard_account (account_id);
 create index guard_account_by_owner on guard_account (tenant_id, scope, owner);
 
 create table guard_hold (
@@ -36,9 +39,9 @@ create table guard_hold (
     of_run      boolean     not null,
     expires_at  timestamptz not null,
     created_at  timestamptz not null default clock_timestamp(),
-    primary key (tenant_id, call, account_id)
+    primary key (call, account_id, tenant_id)
 );
-create index guard_hold_by_account on guard_hold (tenant_id, account_id);
+create index guard_hold_by_account on guard_hold (account_id);
 
 create table guard_ledger (
     tenant_id         text        not null default 'default',
@@ -69,13 +72,15 @@ create table guard_ledger (
     -- By which its writer knows it again, where the answer was lost and it asks once more.
     claim             text        not null,
     created_at        timestamptz not null default clock_timestamp(),
-    primary key (tenant_id, call)
+    primary key (call, tenant_id)
 );
-create unique index guard_ledger_bill on guard_ledger (tenant_id, call_id) where bills;
-create index guard_ledger_by_call on guard_ledger (tenant_id, call_id);
+create unique index guard_ledger_bill on guard_ledger (call_id, tenant_id) where bills;
+create index guard_ledger_by_call on guard_ledger (call_id);
 create index guard_ledger_by_age on guard_ledger (tenant_id, created_at, call);
 create index guard_ledger_by_run on guard_ledger (tenant_id, thread_id, run_id) where run_id <> '';
 create index guard_ledger_by_graph on guard_ledger (tenant_id, graph_id, created_at) where graph_id <> '';
+
+-- In PL/pgSQL, which keeps its plans; functions in plain SQL are planned anew for each statement that calls them.
 
 -- Entries are never changed. Who archives old ones says so: set local waystation.archives_ledger = 'on'.
 create function waystation_keep_ledger() returns trigger
@@ -101,11 +106,14 @@ create table guard_ratio (
 -- Whether nobody will settle it: its time is over, or the attempt that made it. For single holds; statements that look at
 -- all holds of an account say the same with a join, which costs a tenth.
 create function waystation_hold_is_over(h guard_hold) returns boolean
-language sql volatile
-return h.expires_at <= clock_timestamp() or (h.of_run and not exists (
-    select from run r
-    where r.tenant_id = h.tenant_id and r.thread_id = h.thread_id::uuid and r.run_id = h.run_id::uuid
-      and r.status = 'running' and r.attempt = h.attempt));
+language plpgsql as $$
+begin
+    return h.expires_at <= clock_timestamp() or (h.of_run and not exists (
+        select from run r
+        where r.tenant_id = h.tenant_id and r.thread_id = h.thread_id::uuid and r.run_id = h.run_id::uuid
+          and r.status = 'running' and r.attempt = h.attempt));
+end
+$$;
 
 -- What became of calls that never came back is not known. Those that died with their attempt were being paid for, as good
 -- as certainly: what was expected of them counts as spent. Calls of programs that this database does not execute only end
@@ -121,7 +129,7 @@ begin
                jsonb_agg(jsonb_build_array(
                    h.account_id, a.scope, a.owner, a.unit, a."window", h.amount, h.tenant_id)) as accounts
         from unnest(gone) h
-        join guard_account a on a.tenant_id = h.tenant_id and a.account_id = h.account_id
+        join guard_account a on a.tenant_id is not distinct from h.tenant_id and a.account_id = h.account_id
         group by h.tenant_id, h.call, h.thread_id, h.run_id, h.attempt, h.node, h.of_run
     loop
         -- Several budgets may have held for one call, and what one held may be found in pieces: it was paid once.
@@ -132,8 +140,8 @@ begin
             update guard_account a
             set spent = least(a.spent::numeric + h.amount, 4e18)::bigint
             from unnest(gone) h
-            where h.call = lost.call and h.tenant_id = lost.tenant_id
-              and a.tenant_id = h.tenant_id and a.account_id = h.account_id;
+            where h.call = lost.call and h.tenant_id is not distinct from lost.tenant_id
+              and a.tenant_id is not distinct from h.tenant_id and a.account_id = h.account_id;
         end if;
     end loop;
 end
@@ -169,7 +177,7 @@ declare
 begin
     for one in
         select * from guard_ledger l
-        where l.tenant_id = op ->> 'tenant' and l.call_id = op ->> 'call_id'
+        where l.tenant_id is not distinct from op ->> 'tenant' and l.call_id = op ->> 'call_id'
           and l.detail ->> 'outcome' = 'lost' and l.detail ->> 'call' = op ->> 'call' and l.spent <> '[]'
     loop
         insert into guard_ledger (
@@ -190,7 +198,7 @@ begin
             update guard_account a
             set spent = a.spent - (x ->> 5)::bigint
             from jsonb_array_elements(one.spent) x
-            where a.tenant_id = x ->> 6 and a.account_id = (x ->> 0)::uuid;
+            where a.tenant_id is not distinct from x ->> 6 and a.account_id = (x ->> 0)::uuid;
         end if;
     end loop;
 end
@@ -198,8 +206,8 @@ $$;
 
 -- Gives holds back that were deleted. The caller has locked their accounts.
 create function waystation_give_back(gone guard_hold[]) returns void
-language sql volatile
-begin atomic
+language plpgsql as $$
+begin
     update guard_account a
     set held = a.held - g.amount, at_risk = a.at_risk - g.worst
     from (
@@ -207,31 +215,38 @@ begin atomic
         from unnest(gone) h
         group by h.tenant_id, h.account_id
     ) g
-    where a.tenant_id = g.tenant_id and a.account_id = g.account_id;
-end;
+    where a.tenant_id is not distinct from g.tenant_id and a.account_id = g.account_id;
+end
+$$;
 
 -- [[spent, held, at_risk], ...] of an array of accounts, in its order.
 create function waystation_balances_of(accounts jsonb) returns jsonb
-language sql volatile
-return (
-    select coalesce(jsonb_agg(jsonb_build_array(
-        coalesce(a.spent, 0), coalesce(a.held, 0), coalesce(a.at_risk, 0)) order by x.n), '[]')
-    from jsonb_array_elements(accounts) with ordinality as x (account, n)
-    left join guard_account a
-      on a.tenant_id = x.account ->> 'tenant' and a.account_id = (x.account ->> 'id')::uuid
-);
+language plpgsql as $$
+begin
+    return (
+        select coalesce(jsonb_agg(jsonb_build_array(
+            coalesce(a.spent, 0), coalesce(a.held, 0), coalesce(a.at_risk, 0)) order by x.n), '[]')
+        from jsonb_array_elements(accounts) with ordinality as x (account, n)
+        left join guard_account a
+          on a.tenant_id is not distinct from x.account ->> 'tenant' and a.account_id = (x.account ->> 'id')::uuid
+    );
+end
+$$;
 
 -- The number of the first hold that does not fit, from 0.
 create function waystation_first_misfit(holds jsonb) returns integer
-language sql volatile
-return (
-    select (x.n - 1)::integer
-    from jsonb_array_elements(holds) with ordinality as x (hold, n)
-    join guard_account a on a.tenant_id = x.hold ->> 'tenant' and a.account_id = (x.hold ->> 'id')::uuid
-    where a.spent::numeric + a.at_risk + (x.hold ->> 'amount')::bigint > (x.hold ->> 'limit')::bigint
-    order by x.n
-    limit 1
-);
+language plpgsql as $$
+begin
+    return (
+        select (x.n - 1)::integer
+        from jsonb_array_elements(holds) with ordinality as x (hold, n)
+        join guard_account a on a.tenant_id is not distinct from x.hold ->> 'tenant' and a.account_id = (x.hold ->> 'id')::uuid
+        where a.spent::numeric + a.at_risk + (x.hold ->> 'amount')::bigint > (x.hold ->> 'limit')::bigint
+        order by x.n
+        limit 1
+    );
+end
+$$;
 
 create function waystation_guard_reserve(op jsonb) returns jsonb
 language plpgsql as $$
@@ -254,7 +269,7 @@ begin
     with old as (
         delete from guard_hold h
         using jsonb_array_elements(op -> 'holds') x
-        where h.tenant_id = x ->> 'tenant' and h.account_id = (x ->> 'id')::uuid and h.call = op ->> 'call'
+        where h.tenant_id is not distinct from x ->> 'tenant' and h.account_id = (x ->> 'id')::uuid and h.call = op ->> 'call'
           and waystation_hold_is_over(h)
         returning h as taken
     )
@@ -265,7 +280,7 @@ begin
     if exists (
         select from jsonb_array_elements(op -> 'holds') x
         join guard_hold h
-          on h.tenant_id = x ->> 'tenant' and h.call = op ->> 'call' and h.account_id = (x ->> 'id')::uuid
+          on h.tenant_id is not distinct from x ->> 'tenant' and h.call = op ->> 'call' and h.account_id = (x ->> 'id')::uuid
     ) then
         return jsonb_build_object('balances', waystation_balances_of(op -> 'holds'));
     end if;
@@ -276,13 +291,13 @@ begin
             using (
                 select o.tenant_id, o.call, o.account_id
                 from jsonb_array_elements(op -> 'holds') x
-                join guard_hold o on o.tenant_id = x ->> 'tenant' and o.account_id = (x ->> 'id')::uuid
+                join guard_hold o on o.tenant_id is not distinct from x ->> 'tenant' and o.account_id = (x ->> 'id')::uuid
                 left join run r
                   on r.tenant_id = o.tenant_id and r.thread_id = case when o.of_run then o.thread_id::uuid end
                  and r.run_id = case when o.of_run then o.run_id::uuid end and r.status = 'running' and r.attempt = o.attempt
                 where o.expires_at <= clock_timestamp() or (o.of_run and r.run_id is null)
             ) o
-            where h.tenant_id = o.tenant_id and h.call = o.call and h.account_id = o.account_id
+            where h.tenant_id is not distinct from o.tenant_id and h.call = o.call and h.account_id = o.account_id
             returning h as taken
         )
         select array_agg(old.taken) into gone from old;
@@ -310,7 +325,7 @@ begin
     update guard_account a
     set held = a.held + made.amount, at_risk = a.at_risk + made.worst
     from made
-    where a.tenant_id = made.tenant_id and a.account_id = made.account_id;
+    where a.tenant_id is not distinct from made.tenant_id and a.account_id = made.account_id;
     get diagnostics changed = row_count;
     if changed <> (select count(distinct x ->> 'id') from jsonb_array_elements(op -> 'holds') x) then
         raise exception 'an account was thrown away in this moment' using errcode = 'serialization_failure';
@@ -326,7 +341,7 @@ declare
 begin
     with old as (
         delete from guard_hold h
-        where h.tenant_id = op ->> 'tenant' and h.call = op ->> 'call'
+        where h.tenant_id is not distinct from op ->> 'tenant' and h.call = op ->> 'call'
         returning h as taken
     )
     select array_agg(old.taken) into gone from old;
@@ -378,7 +393,7 @@ begin
     if not is_new then
         if exists (
             select from guard_ledger
-            where tenant_id = op ->> 'tenant' and call = op ->> 'call' and claim = op ->> 'claim'
+            where tenant_id is not distinct from op ->> 'tenant' and call = op ->> 'call' and claim = op ->> 'claim'
         ) then
             return jsonb_build_object('balances', waystation_balances_of(op -> 'spent'));
         end if;
@@ -403,7 +418,7 @@ begin
         from jsonb_array_elements(op -> 'spent') x
         group by 1, 2
     ) s
-    where a.tenant_id = s.tenant_id and a.account_id = s.account_id and s.amount <> 0;
+    where a.tenant_id is not distinct from s.tenant_id and a.account_id = s.account_id and s.amount <> 0;
     return jsonb_build_object(
         'balances', waystation_balances_of(op -> 'spent'),
         'learned', case when is_bill and (op ->> 'estimate')::bigint > 0 and op ->> 'cost' is not null then
@@ -433,7 +448,12 @@ $$;
 --
 -- All accounts are locked first, in one order for everybody, then the models' ratios in one order: nobody waits in a circle.
 create function waystation_guard_work(ops jsonb) returns jsonb
-language plpgsql as $$
+language plpgsql
+-- A handful of rows by their keys, whatever the statistics say of the tables: no plan here may read one whole.
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
 declare
     op jsonb;
     answers jsonb := '[]';
@@ -448,7 +468,7 @@ begin
     from jsonb_array_elements(ops) o,
          jsonb_array_elements(coalesce(o -> 'holds', '[]') || coalesce(o -> 'spent', '[]')) x
     where not exists (
-        select from guard_account a where a.tenant_id = x ->> 'tenant' and a.account_id = (x ->> 'id')::uuid)
+        select from guard_account a where a.tenant_id is not distinct from x ->> 'tenant' and a.account_id = (x ->> 'id')::uuid)
     order by 1, 2
     on conflict do nothing;
     perform from guard_account a
@@ -459,12 +479,12 @@ begin
         union
         select h.tenant_id, h.account_id
         from jsonb_array_elements(ops) o
-        join guard_hold h on h.tenant_id = o ->> 'tenant' and h.call = o ->> 'call'
+        join guard_hold h on h.tenant_id is not distinct from o ->> 'tenant' and h.call = o ->> 'call'
         where o ->> 'do' <> 'reserve'
         union
         select x ->> 6, (x ->> 0)::uuid
         from jsonb_array_elements(ops) o
-        join guard_ledger l on l.tenant_id = o ->> 'tenant' and l.call_id = o ->> 'call_id',
+        join guard_ledger l on l.tenant_id is not distinct from o ->> 'tenant' and l.call_id = o ->> 'call_id',
              jsonb_array_elements(l.spent) x
         where o ->> 'do' <> 'reserve' and l.detail ->> 'outcome' = 'lost'
     ) w on w.tenant_id = a.tenant_id and w.account_id = a.account_id
@@ -528,7 +548,7 @@ begin
              and r.run_id = case when o.of_run then o.run_id::uuid end and r.status = 'running' and r.attempt = o.attempt
             where o.account_id = any (accounts) and (o.expires_at <= clock_timestamp() or (o.of_run and r.run_id is null))
         ) o
-        where h.tenant_id = o.tenant_id and h.call = o.call and h.account_id = o.account_id
+        where h.tenant_id is not distinct from o.tenant_id and h.call = o.call and h.account_id = o.account_id
         returning h as taken
     )
     select array_agg(old.taken) into gone from old;

@@ -8,14 +8,14 @@ select waystation_guard_work(%(ops)s::jsonb)::text;
 -- What is spent and held, in the order asked. Holds that nobody will settle do not count, whether they were swept or not.
 select coalesce(a.spent, 0), coalesce(a.held - o.amount, 0)::bigint, coalesce(a.at_risk - o.worst, 0)::bigint
 from unnest(%(tenant_ids)s::text[], %(account_ids)s::uuid[]) with ordinality as u (tenant_id, account_id, n)
-left join guard_account a on a.tenant_id = u.tenant_id and a.account_id = u.account_id
+left join guard_account a on a.tenant_id is not distinct from u.tenant_id and a.account_id = u.account_id
 left join lateral (
     select coalesce(sum(h.amount), 0) as amount, coalesce(sum(h.worst), 0) as worst
     from guard_hold h
     left join run r
       on r.tenant_id = h.tenant_id and r.thread_id = case when h.of_run then h.thread_id::uuid end
      and r.run_id = case when h.of_run then h.run_id::uuid end and r.status = 'running' and r.attempt = h.attempt
-    where h.tenant_id = a.tenant_id and h.account_id = a.account_id
+    where h.tenant_id is not distinct from a.tenant_id and h.account_id = a.account_id
       and (h.expires_at <= clock_timestamp() or (h.of_run and r.run_id is null))
 ) o on true
 order by u.n;
