@@ -24,6 +24,8 @@ NOT_WALKED = {
     "post_command": "JSON-RPC of the event protocol",
     "get_delivery": "needs a receiver of webhooks",
     "replay_delivery": "needs a receiver of webhooks",
+    "read_audit_log": "the project keeps none; test_audit.py",
+    "verify_audit_log": "likewise",
 }
 
 
