@@ -6,16 +6,23 @@ import asyncio
 import os
 import signal
 import sys
+from dataclasses import replace
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
 
+from waystation.catalog.keys_audit import AuditKeys
 from waystation.guarding.audit import AuditWriter, PostgresAuditLog
+from waystation.guarding.audit_keys import RunAudit
 from waystation_db.errors import DatabaseUnavailable
 from waystation_db.pool import Database
-from waystation_guards.audit import AuditEntry
+from waystation_guards.audit import AuditEntry, audit
 from waystation_guards.audit_chain import verify_log
+from waystation_guards.calls import CallSite
+from waystation_guards.errors import NotPermitted
+from waystation_guards.memory import memory_ports
+from waystation_guards.watching import ToolCall
 
 pytestmark = pytest.mark.anyio
 
@@ -201,3 +208,23 @@ async def test_an_entry_that_cannot_be_written_does_not_take_others_with_it(db: 
         await asyncio.gather(*(asyncio.wrap_future(note) for note in notes if note is not None))
     assert [one.members["action"] async for one in log.read("acme")] == ["one", "two"]
     assert (await verify_log(log, "acme")).is_whole
+
+
+@pytest.mark.parametrize("kept", ["redacted", "hashed", "none"])
+async def test_arguments_are_kept_as_the_project_says_whoever_tells_of_them(db: Database, kept: Any) -> None:
+    log = PostgresAuditLog(db)
+    async with AuditWriter.running(log) as writer:
+        told = RunAudit(writer, AuditKeys(arguments=kept))
+        assert told.sink is not None
+        call = ToolCall(
+            "1", CallSite(tenant="acme"), replace(memory_ports(), audit=told.sink), "mail", {"to": "a@b.example"}
+        )
+        call.error = NotPermitted("no")
+        for guard in told.guards():
+            await guard.after_tool(call, "not made")
+        await audit(call.ports, AuditEntry.at(call.site, "tool.approved", tool="mail", arguments=call.arguments))
+    found = [one.members.get("arguments") async for one in log.read("acme")]
+    if kept == "hashed":
+        assert all(one is not None and one["to"].startswith("sha256:") for one in found)
+    else:
+        assert found == [{"to": "[EMAIL]"} if kept == "redacted" else None] * 2
