@@ -268,9 +268,8 @@ begin
     executed := coalesce(executed, false);
     with old as (
         delete from guard_hold h
-        using jsonb_array_elements(op -> 'holds') x
-        where h.tenant_id is not distinct from x ->> 'tenant' and h.account_id = (x ->> 'id')::uuid and h.call = op ->> 'call'
-          and waystation_hold_is_over(h)
+        where h.call = op ->> 'call' and waystation_hold_is_over(h)
+          and h.tenant_id in (select x ->> 'tenant' from jsonb_array_elements(op -> 'holds') x)
         returning h as taken
     )
     select array_agg(old.taken) into gone from old;
@@ -278,9 +277,9 @@ begin
         perform waystation_give_back(gone);
     end if;
     if exists (
-        select from jsonb_array_elements(op -> 'holds') x
-        join guard_hold h
-          on h.tenant_id is not distinct from x ->> 'tenant' and h.call = op ->> 'call' and h.account_id = (x ->> 'id')::uuid
+        select from guard_hold h
+        where h.call = op ->> 'call'
+          and h.tenant_id in (select x ->> 'tenant' from jsonb_array_elements(op -> 'holds') x)
     ) then
         return jsonb_build_object('balances', waystation_balances_of(op -> 'holds'));
     end if;
@@ -479,14 +478,25 @@ begin
         union
         select h.tenant_id, h.account_id
         from jsonb_array_elements(ops) o
-        join guard_hold h on h.tenant_id is not distinct from o ->> 'tenant' and h.call = o ->> 'call'
+        cross join lateral (
+            select one.tenant_id, one.account_id
+            from guard_hold one
+            where one.tenant_id is not distinct from o ->> 'tenant' and one.call = o ->> 'call'
+            offset 0  -- for each operation, never for all holds
+        ) h
         where o ->> 'do' <> 'reserve'
         union
         select x ->> 6, (x ->> 0)::uuid
         from jsonb_array_elements(ops) o
-        join guard_ledger l on l.tenant_id is not distinct from o ->> 'tenant' and l.call_id = o ->> 'call_id',
-             jsonb_array_elements(l.spent) x
-        where o ->> 'do' <> 'reserve' and l.detail ->> 'outcome' = 'lost'
+        cross join lateral (
+            select one.spent
+            from guard_ledger one
+            where one.tenant_id is not distinct from o ->> 'tenant' and one.call_id = o ->> 'call_id'
+              and one.detail ->> 'outcome' = 'lost'
+            offset 0
+        ) l
+        cross join lateral jsonb_array_elements(l.spent) x
+        where o ->> 'do' <> 'reserve'
     ) w on w.tenant_id = a.tenant_id and w.account_id = a.account_id
     order by a.tenant_id, a.account_id
     for no key update of a;
