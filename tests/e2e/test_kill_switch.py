@@ -16,6 +16,7 @@ from e2e.authorized import http_as, new_key
 from eventually import eventually
 from live_server import LiveServer, live_server_on
 from receivers import receiver
+from waystation.auth.roles import Role
 from waystation.config import Settings
 
 pytestmark = pytest.mark.anyio
@@ -133,10 +134,12 @@ async def test_a_switch_with_a_time_is_over_by_itself(own_server: Callable[..., 
 
 async def test_a_tenants_switch_stops_nobody_else_and_only_its_admins_have_one(database_uri: str) -> None:
     with live_server_on(database_uri, settings=Settings(auth={"api_keys": True})) as server:
-        keys = {
-            name: await new_key(database_uri, name, role, tenant=tenant)
-            for name, role, tenant in (("ann", "admin", "acme"), ("sue", "service", "acme"), ("bob", "admin", "rival"))
-        }
+        callers: list[tuple[str, Role, str]] = [
+            ("ann", "admin", "acme"),
+            ("sue", "service", "acme"),
+            ("bob", "admin", "rival"),
+        ]
+        keys = {name: await new_key(database_uri, name, role, tenant=tenant) for name, role, tenant in callers}
         async with AsyncExitStack() as stack:
             https = {n: await stack.enter_async_context(http_as(server.url, key)) for n, key in keys.items()}
             assert (await https["sue"].get("/guards/kill")).status_code == 403
