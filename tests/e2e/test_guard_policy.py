@@ -252,3 +252,14 @@ async def test_an_alert_goes_to_the_webhook_once(serve: Serve) -> None:
             (told,) = await hook.until(1)
     assert told.body["type"] == "budget_alert"
     assert (told.body["part"], told.body["scope"], told.body["limit"]) == (0.5, "tenant", 0.00002)
+
+
+async def test_caps_hold_for_calls_steps_and_prompts(serve: Serve) -> None:
+    async with serve({"caps": [{"for": {"graph": "agent"}, "tool_calls": 2}, {"input_chars": 1000}]}) as sdk:
+        outcome = await sdk.runs.wait(None, "agent", input=HI, raise_error=False)
+        assert outcome["__error__"]["code"] == "limit_passed"
+        long = {"messages": [{"role": "user", "content": "x" * 2000}]}
+        assert (await sdk.runs.wait(None, "ask", input=long, raise_error=False))["__error__"]["code"] == "limit_passed"
+    async with serve({"caps": [{"steps": 4}]}) as sdk:
+        outcome = await sdk.runs.wait(None, "agent", input=HI, raise_error=False)
+        assert outcome["__error__"]["error"] == "GraphRecursionError"

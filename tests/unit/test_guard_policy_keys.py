@@ -30,6 +30,7 @@ MINE = Whose(graph="agent", assistant="a-1", tenant="acme", user="ann", key="k1"
         ({"failover": [{"models": {"a": ["nobody:x"]}}]}, "waystation.guards.failover.0.models.a.0 is 'nobody:x'"),
         ({"cheaper": [{"models": {"a": "openai"}}]}, "waystation.guards.cheaper.0.models.a is 'openai'"),
         ({"levels": {"rules": [{"signal": "moon", "level": "reduced", "enter": 1}]}}, "signal of a rule is 'moon'"),
+        ({"caps": [{"sends": 4}]}, "sends can only be capped in the graph"),
         ({"screening": [{"on_input": "mark"}]}, "graphs that nobody edited cannot mark"),
     ],
 )

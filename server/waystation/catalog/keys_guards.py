@@ -5,9 +5,9 @@
         "rates":   [{"target": "openai/*", "requests": 500, "tokens": 200000}]
     }}
 
-What limits adds up: of budgets, rates, permissions and screening all entries hold whose `for` matches. What chooses
-has one answer: of cache, failover and cheaper the most specific entry holds, of equals the first. A key that is not
-known stops the start. The members of the entries are those of the guards' own settings.
+What limits adds up: of budgets, rates, permissions, screening and caps all entries hold whose `for` matches. What
+chooses has one answer: of cache, failover and cheaper the most specific entry holds, of equals the first. A key that
+is not known stops the start. The members of the entries are those of the guards' own settings.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from waystation.catalog.keys_guards_own import AlertKeys, KillKeys, MetricsKeys,
 from waystation.catalog.keys_http_limits import HttpLimitKeys
 from waystation.errors import ConfigError
 from waystation_guards.cache_rules import CacheRules
+from waystation_guards.caps import Caps
 from waystation_guards.failover_policy import FailoverPolicy
 from waystation_guards.levels import Level, LevelPolicy, Rule
 from waystation_guards.limits import Limit
@@ -100,6 +101,12 @@ def _marks_nothing(settings: ScreenSettings) -> ScreenSettings:
 AnyScreening = Annotated[ScreenSettings, BeforeValidator(_screening), AfterValidator(_marks_nothing)]
 
 
+def _caps_from_outside(caps: Caps) -> Caps:
+    if caps.sends is not None:
+        raise ValueError("sends can only be capped in the graph (`capped_sends`)")
+    return caps
+
+
 def _permissions(value: object) -> object:
     return permissions_of(value) if isinstance(value, Mapping) else value  # pyright: ignore[reportUnknownArgumentType]
 
@@ -124,6 +131,7 @@ class GuardKeys(OwnKeys):
     rates_fail: Literal["open", "closed"] = "open"
     permissions: tuple[Entry[AnyPermissions], ...] = ()
     screening: tuple[Entry[AnyScreening], ...] = ()
+    caps: tuple[Entry[Annotated[Caps, AfterValidator(_caps_from_outside)]], ...] = ()
     cache: tuple[Entry[CacheRules], ...] = ()
     failover: tuple[Entry[FailoverKeys], ...] = ()
     cheaper: tuple[Entry[CheaperKeys], ...] = ()

@@ -20,6 +20,7 @@ from waystation.guarding.whose import Whose
 from waystation_db.pool import Database
 from waystation_guards.budget import Budget
 from waystation_guards.calls import CallSite
+from waystation_guards.caps import CapGuard
 from waystation_guards.levels import LevelStanding
 from waystation_guards.limits import Limit
 from waystation_guards.model_layer import Layer, install
@@ -38,11 +39,12 @@ _REMEMBERED: Final = 10_000
 @dataclass(frozen=True, slots=True)
 class Applied:
     """The guards of some runs, in the order in which they are asked. `budget` is one of them, if there is any. `layer`
-    is for their models."""
+    is for their models, `steps` how many supersteps they may have."""
 
     guards: tuple[Guard, ...]
     budget: Budget | None = None
     layer: Layer | None = None
+    steps: int | None = None
 
     @property
     def ends_runs(self) -> bool:
@@ -93,7 +95,7 @@ class Policy:
 
     def _applied(self, whose: Whose) -> Applied:
         keys = self.keys
-        adding = (keys.budgets, keys.rates, keys.permissions, keys.screening)
+        adding = (keys.budgets, keys.rates, keys.permissions, keys.screening, keys.caps)
         choosing = (keys.cache, keys.failover, keys.cheaper)
         which = (
             *(tuple(at for at, entry in enumerate(entries) if is_about(entry, whose)) for entries in adding),
@@ -111,15 +113,19 @@ class Policy:
         keys = self.keys
         permissions = [ToolGuard(entry.settings) for entry in keys.permissions if is_about(entry, whose)]
         screens = [ScreenGuard(Screening(entry.settings)) for entry in keys.screening if is_about(entry, whose)]
+        caps = [entry.settings for entry in keys.caps if is_about(entry, whose)]
         budget = self._budget(limits(entry for entry in keys.budgets if is_about(entry, whose)))
         rates = [entry.settings for entry in keys.rates if is_about(entry, whose)]
         limiter = RateLimit(*rates, wait_s=keys.rates_wait_s, fail=keys.rates_fail) if rates else None
         # Who may not is told so before anything is set aside, and nobody waits in line for what they cannot pay.
-        guards: list[Guard | None] = [self.levels, *permissions, *screens, budget, limiter]
+        guards: list[Guard | None] = [self.levels, *permissions, *screens, *map(CapGuard, caps), budget, limiter]
         layer = self.models.layer(
-            lambda entries: most_specific(entries, whose), reduced=lambda: self._is_reduced(whose)
+            lambda entries: most_specific(entries, whose),
+            max_tokens=least(one.output_tokens for one in caps),
+            reduced=lambda: self._is_reduced(whose),
         )
-        return Applied(tuple(guard for guard in guards if guard is not None), budget, layer)
+        asked = tuple(guard for guard in guards if guard is not None)
+        return Applied(asked, budget, layer, least(one.steps for one in caps))
 
     def _budget(self, all_limits: Sequence[Limit]) -> Budget | None:
         if not all_limits:
@@ -137,6 +143,11 @@ class Policy:
 def _site(whose: Whose) -> CallSite:
     """A caller, before there is a call."""
     return CallSite(tenant=whose.tenant, graph=whose.graph, assistant=whose.assistant, user=whose.user, key=whose.key)
+
+
+def least(values: Iterable[int | None]) -> int | None:
+    """The smallest that is given; None for none."""
+    return min((value for value in values if value is not None), default=None)
 
 
 def limits(entries: Iterable[Entry[Limit]]) -> tuple[Limit, ...]:

@@ -37,7 +37,8 @@ class ModelParts:
     @property
     def is_empty(self) -> bool:
         """The policy says nothing about models."""
-        return not (self._caches or self._failovers or self._cheaper)
+        caps_answers = any(one.settings.output_tokens is not None for one in self._keys.caps)
+        return not (self._caches or self._failovers or self._cheaper or caps_answers)
 
     @property
     def targets(self) -> list[str]:
@@ -46,17 +47,23 @@ class ModelParts:
         return list(dict.fromkeys(found))
 
     def layer(
-        self, chosen: Callable[[tuple[Entry[Any], ...]], int | None], *, reduced: Callable[[], bool]
+        self,
+        chosen: Callable[[tuple[Entry[Any], ...]], int | None],
+        *,
+        max_tokens: int | None,
+        reduced: Callable[[], bool],
     ) -> Layer | None:
-        """The layer of a run. `chosen` finds the entry that is most specific for it, by its number."""
+        """The layer of a run. `chosen` finds the entry that is most specific for it, by its number.
+        `max_tokens`: of an answer."""
         keys = self._keys
         cache, failover, cheaper = chosen(keys.cache), chosen(keys.failover), chosen(keys.cheaper)
-        if cache is None and failover is None and cheaper is None:
+        if cache is None and failover is None and cheaper is None and max_tokens is None:
             return None
         return Layer(
             cache=None if cache is None else self._caches[cache],
             failover=None if failover is None else self._failovers[failover],
             cheaper={} if cheaper is None else self._cheaper[cheaper],
+            max_tokens=max_tokens,
             reduced=reduced,
         )
 

@@ -151,6 +151,8 @@ class Watch:
         made: dict[str, Any] = {**config, "configurable": configurable}
         if self._watcher is not None:
             made["callbacks"] = self._watcher.handlers
+        if self.applied is not None and self.applied.steps is not None:
+            made["recursion_limit"] = min(config.get("recursion_limit", self.applied.steps), self.applied.steps)
         if self.level:
             made["metadata"] = {**config.get("metadata", {}), LEVEL_KEY: self.level}
         return cast("RunnableConfig", made)
