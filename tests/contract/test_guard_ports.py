@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any, get_args, get_type_hints
 from uuid import uuid4
 
 import pytest
@@ -85,6 +86,13 @@ async def balance(world: World, account: Account) -> tuple[int, int]:
 
 
 class TestLedger:
+    @pytest.mark.parametrize("kind", get_args(get_type_hints(Entry)["kind"]))
+    async def test_every_kind_of_entry_is_taken(self, world: World, kind: Any) -> None:
+        account = an_account()
+        entry = Entry(kind, "m", cost_nano_usd=0, spent={account: 3}, detail={"saved_nano_usd": 7, "what": "context"})
+        (after,) = await world.ledger.settle(f"{uuid4()}/saving", SITE, entry)
+        assert (after.spent, after.held) == (3, 0)
+
     async def test_parallel_reserves_never_pass_the_limit(self, world: World) -> None:
         account = an_account()
         calls = await asyncio.gather(*(reserve(world, Hold(account, 10, 100)) for _ in range(50)))

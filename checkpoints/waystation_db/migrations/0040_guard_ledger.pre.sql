@@ -48,7 +48,7 @@ create table guard_ledger (
     -- `<call_id>/<budget>`: several budgets may write of one call.
     call              text        not null,
     call_id           text        not null,
-    kind              text        not null check (kind in ('model', 'tool', 'cache_hit', 'correction')),
+    kind              text        not null check (kind in ('model', 'tool', 'cache_hit', 'saving', 'correction')),
     -- The entry that says what the call cost: one for each call, so that their sum is what providers bill.
     bills             boolean     not null,
     model             text        not null,

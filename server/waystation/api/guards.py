@@ -66,7 +66,7 @@ class LedgerEntry(BaseModel):
     same call has it."""
 
     call: str
-    kind: Literal["model", "tool", "cache_hit", "correction"]
+    kind: Literal["model", "tool", "cache_hit", "saving", "correction"]
     thread_id: str
     run_id: str
     attempt: int
@@ -142,7 +142,7 @@ async def read_ledger(
     run_id: Name | None = None,
     graph_id: Name | None = None,
     user: Name | None = None,
-    kind: Literal["model", "tool", "cache_hit", "correction"] | None = None,
+    kind: Literal["model", "tool", "cache_hit", "saving", "correction"] | None = None,
     since: Moment | None = None,
     until: Moment | None = None,
     limit: Limit = 100,
