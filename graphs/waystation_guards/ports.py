@@ -118,6 +118,8 @@ class Ledger(Protocol):
 
         `call` is `<id of the call>/<name of the budget>`; asked again for one that is open, nothing is set aside twice.
         Holds are given back after `ttl_s` at the latest, and at once when the site's attempt is known to be over.
+        A server's ledger counts what was expected of calls that were lost so, until they come back or are corrected;
+        it raises Killed for an attempt that is over already.
         """
         ...
 
