@@ -8,6 +8,7 @@ DatabaseError
 ├── StoreIndexChanged    the store's vectors were made otherwise than they are now to be searched
 ├── SealingFailed        a value cannot be encrypted, and was not stored
 ├── SearchesSealed       a search asks for what is encrypted
+├── BackupRefused        a backup is damaged, or cannot be restored here
 ├── MigrationError       the schema cannot be brought, or is not, where it must be
 └── EmbeddedError        the embedded Postgres cannot be installed, started or reached
 """
@@ -60,6 +61,10 @@ class SealingFailed(DatabaseError):
 class SearchesSealed(DatabaseError):
     """A search asks for something that is encrypted in the database and cannot be compared there. The message names
     it."""
+
+
+class BackupRefused(DatabaseError):
+    """A backup is damaged or not complete, is of another schema, or meets what it may not replace. Nothing was changed."""
 
 
 class MigrationError(DatabaseError):

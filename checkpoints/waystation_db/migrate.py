@@ -34,7 +34,7 @@ Phase = Literal["pre", "post"]
 
 _sql = load("migrate")
 _TRY_LOCK, _KEEP_LOCK, _STILL_LOCKED = _sql["try_lock"], _sql["keep_lock"], _sql["still_locked"]
-_EXISTING_TABLES, _CREATE_TABLE = _sql["existing_tables"], _sql["create_table"]
+EXISTING_TABLES, _CREATE_TABLE = _sql["existing_tables"], _sql["create_table"]
 _APPLIED, _RECORD, _LOCK_TIMEOUT = _sql["applied"], _sql["record"], _sql["lock_timeout"]
 _CHECKPOINT_VERSION, _STORE_VERSION = _sql["checkpoint_version"], _sql["store_version"]
 
@@ -99,6 +99,12 @@ async def check(conninfo: str, *, known: Sequence[Migration] | None = None) -> N
         raise MigrationError(f"The database lacks {', '.join(missing)}. Run `{_COMMAND}` before starting the server.")
 
 
+async def applied(conn: _Conn) -> tuple[dict[str, str], int, int]:
+    """Names and checksums of what was applied, and how far LangGraph's checkpoints and store have come."""
+    names = dict(await (await conn.execute(_APPLIED)).fetchall())
+    return names, int((await _row(conn, _CHECKPOINT_VERSION))[0]), int((await _row(conn, _STORE_VERSION))[0])
+
+
 def migrations() -> list[Migration]:
     """Return the files of migrations/ in the order in which they are applied. Raises ValueError on a wrong name."""
     found: list[Migration] = []
@@ -121,7 +127,7 @@ def _name_of(step: _Step) -> str:
 
 
 async def _pending(conn: _Conn, phase: Phase | None, known: Sequence[Migration]) -> list[_Step]:
-    ours, checkpoints, store = await _row(conn, _EXISTING_TABLES)
+    ours, checkpoints, store = await _row(conn, EXISTING_TABLES)
     steps: list[_Step] = []
     if phase != "post":
         if not checkpoints or (await _row(conn, _CHECKPOINT_VERSION))[0] < len(AsyncPostgresSaver.MIGRATIONS) - 1:
