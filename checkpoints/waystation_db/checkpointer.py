@@ -93,6 +93,8 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         self._chain: PutChain | None = None
         # Ids of checkpoints that this view's run loaded and another run had put.
         self._elsewhere: set[str] = set()
+        self._first_step: int | None = None
+        self._last_step = -1
         self._revoked: OrderedDict[str, None] = OrderedDict()
         self._commits = GroupCommit(self._put_batch, retry_s=retry_s, bytes_of=Put.size_bytes)
 
@@ -114,6 +116,8 @@ class PostgresCheckpointer(AsyncPostgresSaver):
             _elsewhere=set(),
             _sealing=asyncio.Lock() if self._cipher else self._sealing,
             _begins_thread=begins_thread,
+            _first_step=0 if begins_thread else None,
+            _last_step=-1,
             _chain=PutChain() if in_background else None,
         )
         return view
@@ -125,6 +129,11 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__, _scope=ThreadScope(tenant_id))
         return view
+
+    @property
+    def supersteps(self) -> int:
+        """How many supersteps of the outermost graph this view's checkpoints tell of."""
+        return 0 if self._first_step is None else max(0, self._last_step - self._first_step)
 
     async def at_rest(self) -> None:
         """Wait until no put of this view is under way, whatever came of it."""
@@ -177,12 +186,21 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         self._begins_thread = False
         if self._fence:
             metadata = cast(CheckpointMetadata, {**metadata, "run_id": self._fence.key.run_id})
+        if not config["configurable"].get("checkpoint_ns"):
+            self._count_step(metadata)
         stored = self._scope.inward(config)
         put = checkpoint_put(self.serde, self._fence, stored, checkpoint, metadata, new_versions, chain=self._chain)
         await (self._submit(put) if self._cipher is None else self._submit_sealed(self._cipher, put, config))
         row = put.checkpoint
         assert row is not None
         return _config(self._scope.shown(row.thread_id), row.checkpoint_ns, row.checkpoint_id)
+
+    def _count_step(self, metadata: CheckpointMetadata) -> None:
+        # Neither the input is a superstep nor what puts it into the channels, which comes next.
+        step = metadata.get("step", 0)
+        if self._first_step is None:
+            self._first_step = step + 1 if metadata.get("source") == "input" else step - 1
+        self._last_step = step
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""

@@ -52,6 +52,27 @@ async def standing(
     return [AccountRow(*row) for row in await (await conn.execute(_q["standing"], params)).fetchall()]
 
 
+@dataclass(frozen=True, slots=True)
+class ScopeTotal:
+    """What is spent and held over all owners of a scope, and the most of one of them; in the ledger's integers."""
+
+    tenant_id: str
+    scope: str
+    unit: str
+    window: str
+    spent: float
+    held: float
+    most: float
+
+
+async def totals(
+    conn: Conn, *, tenants: Sequence[str], scopes: Sequence[str], windows: Sequence[str]
+) -> list[ScopeTotal]:
+    """How the budgets of these scopes and windows stand, all owners together."""
+    params: dict[str, Any] = {"tenants": list(tenants), "scopes": list(scopes), "windows": list(windows)}
+    return [ScopeTotal(*row) for row in await (await conn.execute(_q["totals"], params)).fetchall()]
+
+
 async def queue_alert(conn: Conn, key: RunKey, *, url: str, payload: str) -> bool:
     """Let a webhook tell of something that a run did; `payload` is JSON. False: the run is gone."""
     params = {

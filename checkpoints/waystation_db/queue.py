@@ -10,6 +10,7 @@ from psycopg import AsyncConnection
 from waystation_db.sql import load
 
 _STATISTICS = load("queue")["statistics"]
+_BY_PRIORITY = load("queue")["by_priority"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,20 @@ class QueueStatistics:
     oldest_wait_s: float | None
     median_wait_s: float | None
     oldest_unblocked_wait_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PriorityStatistics:
+    """The runs of one priority that wait, over all tenants."""
+
+    priority: int
+    pending: int
+    oldest_wait_s: float | None
+
+
+async def queue_priorities(conn: AsyncConnection[Any]) -> list[PriorityStatistics]:
+    """Count the queue now, priority by priority; none without a run that waits."""
+    return [PriorityStatistics(*row) for row in await (await conn.execute(_BY_PRIORITY)).fetchall()]
 
 
 async def queue_statistics(conn: AsyncConnection[Any]) -> QueueStatistics:

@@ -45,7 +45,7 @@ from waystation.catalog.keys_own import OwnHttpKeys
 from waystation.runs.assistants import ensure_default_assistants
 from waystation.services import Services
 from waystation.services.gates import credentials
-from waystation.telemetry.metrics import watch_loop_lag
+from waystation.telemetry.counting import watch_loop_lag
 
 if TYPE_CHECKING:  # loaded where a project keeps an audit log
     from waystation.api.request_audit import RequestAudit
@@ -97,7 +97,7 @@ def create_app(open_services: OpenServices) -> Application:
             attach(app, services)
             app.custom = custom_app(app, services)
             await ensure_default_assistants(services)
-            lag = asyncio.create_task(watch_loop_lag("api"))
+            lag = asyncio.create_task(watch_loop_lag("api", services.db))
             try:
                 yield
             finally:
@@ -129,7 +129,7 @@ def attach(app: Application, services: Services) -> None:
     limit = room_for_streams(services.settings.max_stream_readers)
     app.state.services = services
     app.state.streams = OpenStreams(limit=limit, stopping=asyncio.get_running_loop().create_future())
-    app.state.numbers = Numbers(services.db)
+    app.state.numbers = Numbers(services)
     http_keys = services.project.http or HttpKeys()
     app.state.configurable_headers = HeaderRules.of(http_keys.configurable_headers)
     app.state.logging_headers = HeaderRules.of(http_keys.logging_headers)

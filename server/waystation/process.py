@@ -43,7 +43,7 @@ from waystation.services.priorities import load_priority
 from waystation.services.project_parts import open_project_store, project_serde
 from waystation.services.queue_room import QueueRoom
 from waystation.services.wakeups import Wakeups
-from waystation.telemetry.metrics import watch_loop_lag
+from waystation.telemetry.counting import watch_loop_lag
 from waystation.worker import CronClock, Upkeep, WebhookSender, Worker
 from waystation_db import events as chunk_rows
 from waystation_db import kills as kill_rows
@@ -286,7 +286,7 @@ def _graph_side(
                 kills=kills,
                 guards=guards,
             )
-            stack.push_async_callback(_cancelled, asyncio.create_task(watch_loop_lag("graphs")))
+            stack.push_async_callback(_cancelled, asyncio.create_task(watch_loop_lag("graphs", db)))
             if settings.n_jobs_per_worker:
                 events = _event_log(settings, kind, db, memory, None)
                 stack.push_async_callback(events.close)

@@ -16,6 +16,16 @@ where a.tenant_id = %(tenant_id)s and a.scope <> 'self-test'
 order by a.scope, a.unit, a."window" desc, a.spent desc, a.owner
 limit %(limit)s offset %(offset)s;
 
+-- name: totals
+-- What is spent and held on accounts of some tenants, over all owners, in these windows; and the most of one owner. For
+-- metrics: the scopes are those of limits on many runs, whose accounts are few.
+select a.tenant_id, a.scope, a.unit, a."window", sum(a.spent)::float8, sum(a.held)::float8,
+       max(a.spent::float8 + a.held::float8)
+from guard_account a
+where a.tenant_id = any(%(tenants)s::text[]) and a.scope = any(%(scopes)s::text[])
+  and a."window" = any(%(windows)s::text[])
+group by a.tenant_id, a.scope, a.unit, a."window";
+
 -- name: queue_alert
 -- Puts an alert into the outbox of webhooks, as the end of a run does (0021). No row: the run is not there any more.
 insert into webhook_delivery (tenant_id, delivery_id, thread_id, run_id, url, metadata, payload)

@@ -20,4 +20,15 @@ select
     max(waited_s) filter (where is_due),
     percentile_cont(0.5) within group (order by waited_s) filter (where is_due),
     max(waited_s) filter (where is_due and not is_blocked)
-from waiting
+from waiting;
+
+-- name: by_priority
+-- How many runs of each priority wait, of all tenants (tenant_id does not matter), and how long the oldest due one has.
+select
+    r.priority,
+    count(*),
+    max(extract(epoch from clock_timestamp() - greatest(r.created_at, r.run_after))::float8)
+        filter (where r.run_after <= clock_timestamp())
+from run r
+where r.status = 'pending'
+group by r.priority

@@ -35,7 +35,7 @@ from waystation.api.thread_socket import serve_thread_socket, thread_of
 from waystation.auth import Gate
 from waystation.auth.gate import CALLER
 from waystation.guarding.http_limit_scope import LIMITED
-from waystation.telemetry import metrics
+from waystation.telemetry import counting
 
 if TYPE_CHECKING:  # loaded where a project keeps an audit log
     from waystation.api.request_audit import RequestAudit
@@ -305,7 +305,7 @@ def _about(scope: Scope) -> dict[str, Any]:
 def _count(scope: Scope, status: int) -> None:
     route = scope.get("route") or route_told(scope)
     method = scope["method"] if scope["method"] in _METHODS else "other"
-    metrics.http_requests_of(method, _label(route), status).inc()
+    counting.http_requests_of(method, _label(route), status).inc()
 
 
 def _label(route: object) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from waystation.events.redis_pipe import connect
+from waystation.runs.guard_figures import states_of_targets
 from waystation.services import GraphSide, Services
 
 DEADLINE_S = 2.0
@@ -38,6 +39,20 @@ async def ping_postgres(services: Services) -> None:
     """One round trip to Postgres. Raises whatever is wrong, at the latest after the deadline."""
     async with asyncio.timeout(DEADLINE_S), services.db.connection(timeout_s=DEADLINE_S) as conn:
         await conn.execute("select 1")
+
+
+async def states_of_models(services: Services) -> dict[str, str]:
+    """The targets of the policy's failovers: `up`, or `down` while their breaker is open. Empty where that cannot be
+    found out, or nobody would know."""
+    if services.project.guards is None or not services.project.guards.failover:
+        return {}
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            states = await states_of_targets(services)
+    except Exception as error:  # a report beside the answer: whatever is wrong, the checks themselves tell
+        log.info("The breakers cannot be read", extra={"error": type(error).__name__})
+        return {}
+    return {target: "down" if is_open else "up" for target, is_open in states.items()}
 
 
 async def _ping_redis(uri: str) -> None:

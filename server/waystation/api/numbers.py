@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import Any
 
-from prometheus_client import REGISTRY, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 
-from waystation.telemetry import metrics
+from waystation.runs.guard_figures import GuardFigures
+from waystation.services import Services
+from waystation.telemetry import counting, metrics
+from waystation.telemetry.shared_metrics import registry
 from waystation_db.errors import DatabaseUnavailable
-from waystation_db.pool import Database
-from waystation_db.queue import QueueStatistics, queue_statistics
+from waystation_db.queue import PriorityStatistics, QueueStatistics, queue_priorities, queue_statistics
 
 FRESH_S = 1.0
 """How long the queue's figures are good for: a scrape storm costs one query a second."""
@@ -20,21 +22,25 @@ FRESH_S = 1.0
 class Numbers:
     """The figures of one process."""
 
-    def __init__(self, db: Database) -> None:
-        self._db = db
+    def __init__(self, services: Services) -> None:
+        self._db = services.db
+        self._guards = GuardFigures(services)
+        self._priorities = {0}
         self._taken_at = -FRESH_S
         self._queue: QueueStatistics | None = None
 
     async def as_text(self) -> bytes:
         """Everything in Prometheus's text format. Without the database, everything but the queue's present state."""
         await self._queue_now()
-        return generate_latest(REGISTRY)
+        await self._guards.look()
+        return generate_latest(registry())
 
     async def as_json(self) -> dict[str, Any]:
         """The figures that dashboards of the platform read; those of the queue are null without the database."""
         queue = await self._queue_now()
-        slots = int(REGISTRY.get_sample_value("waystation_worker_slots") or 0)
-        active = int(REGISTRY.get_sample_value("waystation_worker_active_runs") or 0)
+        shown = registry()
+        slots = int(shown.get_sample_value("waystation_worker_slots") or 0)
+        active = int(shown.get_sample_value("waystation_worker_active_runs") or 0)
         return {
             "queue": {
                 "n_pending": queue and queue.pending,
@@ -43,7 +49,7 @@ class Numbers:
                 "pending_unblocked_runs_wait_time_max_secs": queue and queue.oldest_unblocked_wait_s,
                 "n_running": queue and queue.running,
             },
-            "api": {"http_requests_total": list(_requests())},
+            "api": {"http_requests_total": list(_requests(shown))},
             "workers": {"max": slots, "active": active, "available": max(0, slots - active)},
         }
 
@@ -54,20 +60,28 @@ class Numbers:
         try:
             async with self._db.connection() as conn:
                 self._queue = await queue_statistics(conn)
+                waiting = await queue_priorities(conn)
         except DatabaseUnavailable:
             return None
         self._taken_at = now
-        metrics.QUEUE_PENDING.set(self._queue.pending)
-        metrics.AGENT_QUEUE_SIZE.set(self._queue.pending)
-        metrics.QUEUE_RUNNING.set(self._queue.running)
-        metrics.QUEUE_OLDEST_SECONDS.set(self._queue.oldest_wait_s or 0)
+        counting.queue_counted(self._queue.pending, self._queue.running, self._queue.oldest_wait_s)
+        self._count_priorities(waiting)
         return self._queue
 
+    def _count_priorities(self, waiting: Sequence[PriorityStatistics]) -> None:
+        """What nobody waits with any more is shown as 0: a gauge that stays away looks as if it stayed."""
+        found = {one.priority: one for one in waiting}
+        self._priorities |= found.keys()
+        for priority in self._priorities:
+            one = found.get(priority)
+            metrics.QUEUE_PRIORITY_PENDING.labels(str(priority)).set(one.pending if one else 0)
+            metrics.QUEUE_PRIORITY_OLDEST_SECONDS.labels(str(priority)).set((one and one.oldest_wait_s) or 0)
 
-def _requests() -> Iterator[dict[str, Any]]:
-    for family in metrics.HTTP_REQUESTS.collect():
+
+def _requests(shown: CollectorRegistry) -> Iterator[dict[str, Any]]:
+    for family in shown.collect():
         for sample in family.samples:
-            if sample.name.endswith("_total"):
+            if sample.name == "waystation_http_requests_total":
                 labels = sample.labels
                 yield {
                     "method": labels["method"],

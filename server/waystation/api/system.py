@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 import waystation
 from waystation.api.dependencies import ServicesDep, json_response
-from waystation.api.health import check_all, ping_postgres
+from waystation.api.health import check_all, ping_postgres, states_of_models
 from waystation.api.long_answer import OpenStreams
 from waystation.api.numbers import Numbers
 from waystation.api.openapi import page_of
@@ -32,10 +32,16 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Answer of the readiness check: each dependency is `up` or `down`, and the process itself may be `draining`."""
+    """Answer of the readiness check: each dependency is `up` or `down`, and the process itself may be `draining`.
+
+    `degraded` names those that are down and without which the process serves all the same. `models` are the targets of
+    the policy's failovers, by their breakers: whether models answer never decides.
+    """
 
     ready: bool
     services: dict[str, str]
+    degraded: list[str] = []
+    models: dict[str, str] = {}
 
 
 class Info(BaseModel):
@@ -88,7 +94,12 @@ async def ready(request: Request, services: ServicesDep) -> Response:
     if draining:
         states["process"] = "draining"
     headers = {} if is_ready else {"Retry-After": "2"}
-    return json_response({"ready": is_ready, "services": states}, status_code=200 if is_ready else 503, headers=headers)
+    body: dict[str, object] = {"ready": is_ready, "services": states}
+    if degraded := [check.name for check in checks if not check.is_up and not check.required]:
+        body["degraded"] = degraded
+    if models := await states_of_models(services):
+        body["models"] = models
+    return json_response(body, status_code=200 if is_ready else 503, headers=headers)
 
 
 @router.get("/info", response_model=Info, summary="Server information")

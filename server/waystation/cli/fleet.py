@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from waystation.cli.children import Child, ending
@@ -44,7 +44,9 @@ class Fleet:
     `failed` is set when a member refuses to start before `established` was called: then nothing will come of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_end: Callable[[int], None] = lambda pid: None) -> None:
+        """`on_end` is told the id of every process that has ended."""
+        self._on_end = on_end
         self._members: dict[str, _Member] = {}
         self._established = False
         self._changed = asyncio.Event()
@@ -102,6 +104,7 @@ class Fleet:
             child = member.child = await Child.start(role.command, environ=role.environ, pass_fds=role.pass_fds)
             code = await child.ended()
             member.child = None
+            self._on_end(child.pid)
             if not member.wanted or member.replacing:
                 continue
             if not self._established and code > 0:

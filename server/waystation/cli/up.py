@@ -27,6 +27,7 @@ from waystation.cli.project_postgres import ProjectPostgres
 from waystation.cli.terminal import paint, say
 from waystation.cli.watching import changes
 from waystation.config import Settings, process_environment
+from waystation.telemetry import shared_metrics
 from waystation_db.migrate import migrate
 
 _READY_S = 120.0
@@ -81,7 +82,9 @@ class _Up:
         self._started_at = started_at
         self._environ = dict(process_environment())  # before the project's env goes into ours: children read it anew
         self._settings, self._project = configure(options.config, root=root)
-        self._fleet = Fleet()
+        given = self._environ.get(shared_metrics.VARIABLE)
+        self._metrics = shared_metrics.emptied(Path(given) if given else lock.folder / "metrics")
+        self._fleet = Fleet(on_end=lambda pid: shared_metrics.forget(self._metrics, pid))
         self._postgres = ProjectPostgres(root)
         self._stop = asyncio.Event()
         self._signals = 0
@@ -120,6 +123,7 @@ class _Up:
         for name in await migrate(database):
             say(f"applied  {name}")
         self._environ |= {"DATABASE_URI": database, **({"REDIS_URI": redis} if redis else {})}
+        self._environ[shared_metrics.VARIABLE] = str(self._metrics)  # the API shows what the workers count, too
         for role in self._roles():
             self._fleet.add(role)
         await _until_ok(*reach(self._sock))

@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
@@ -107,6 +107,14 @@ class Guards:
             await self._stores.close()
 
 
+class Hearer(Protocol):
+    """What is told of calls before the guards are asked, and then what they said."""
+
+    def agreed(self, run_id: UUID) -> None: ...
+
+    def refused(self, run_id: UUID, error: Exception) -> None: ...
+
+
 class Watch:
     """The guards of one attempt."""
 
@@ -118,11 +126,12 @@ class Watch:
         self._policy = guards.policy
         self._whose = whose
         self.applied = None if guards.policy is None else guards.policy.of(whose)
+        self._hearers: list[Hearer] = []
         self._watcher: Watcher | None = None
         audits = () if guards.audit is None else guards.audit.guards()
         if self.applied is not None or (guards.audit is not None and guards.audit.tools):
             asked = () if self.applied is None else self.applied.guards
-            self._watcher = _watcher((*audits, Switch(whose, is_over, kills), *asked))
+            self._watcher = _watcher((*audits, Switch(whose, is_over, kills), *asked), self._hearers)
 
     @contextlib.asynccontextmanager
     async def over(self, graph: AnyGraph) -> AsyncGenerator[AnyGraph]:
@@ -141,6 +150,10 @@ class Watch:
                 yield with_endings(graph) if self.applied.ends_runs else graph
         finally:
             await self.close()
+
+    def heard_by(self, hearers: Sequence[Hearer]) -> None:
+        """Tell these, too, what the guards say of calls."""
+        self._hearers.extend(hearers)
 
     def configured(self, config: RunnableConfig) -> RunnableConfig:
         """The config with the ports and the callbacks. Neither is stored or streamed: LangGraph keeps callbacks out of
@@ -208,18 +221,22 @@ def refusal_of(error: BaseException) -> Mapping[str, Any]:
     return {"code": cast("Any", error).code} | ({} if later is None else {"retry_after": round(later, 3)})
 
 
-def _watcher(guards: tuple[Guard, ...]) -> Watcher:
+def _watcher(guards: tuple[Guard, ...], hearers: Sequence[Hearer]) -> Watcher:
     from waystation_guards.errors import GuardError
     from waystation_guards.watching import Watcher
 
     class RunWatcher(Watcher):
-        """Counts refusals."""
+        """Counts refusals, and tells who hears of calls of verdicts."""
 
         async def before(self, run_id: UUID, call: ModelCall | ToolCall) -> None:
             try:
                 await super().before(run_id, call)
             except GuardError as error:
                 metrics.GUARD_REFUSALS.labels(error.code).inc()
+                for hearer in hearers:
+                    hearer.refused(run_id, error)
                 raise
+            for hearer in hearers:
+                hearer.agreed(run_id)
 
     return RunWatcher(guards, loop=asyncio.get_running_loop())

@@ -85,10 +85,20 @@ async def clear_level(services: Services, caller: Principal, owner: LevelOwner) 
 async def breakers(services: Services, caller: Principal) -> list[dict[str, Any]]:
     """The targets of the policy, and all others whose breakers are open. Raises Forbidden."""
     sees_only(caller)
+    opened = await open_breakers(services, caller.tenant_id)
+    known = await services.graphs.call(_targets)
+    closed = [
+        {"target": name, "is_open": False, "cause": "", "at_most_s": None} for name in known if name not in opened
+    ]
+    return sorted([*opened.values(), *closed], key=lambda one: str(one["target"]))
+
+
+async def open_breakers(services: Services, tenant_id: str) -> dict[str, dict[str, Any]]:
+    """Target → what is known of its open breaker: those that all tenants share, and the tenant's own."""
     from waystation_guards.ports import SHARED
 
     async with services.db.connection() as conn:
-        values = [*await guard_state.all_values(conn, ""), *await guard_state.all_values(conn, caller.tenant_id)]
+        values = [*await guard_state.all_values(conn, ""), *await guard_state.all_values(conn, tenant_id)]
     opened: dict[str, dict[str, Any]] = {}
     for one in values:
         name = one.name.removeprefix(SHARED)
@@ -96,11 +106,7 @@ async def breakers(services: Services, caller: Principal) -> list[dict[str, Any]
             target = name.removeprefix("target:").removesuffix(":open")
             left = None if one.left_ms is None else one.left_ms / 1000
             opened[target] = {"target": target, "is_open": True, "cause": one.value, "at_most_s": left}
-    known = await services.graphs.call(_targets)
-    closed = [
-        {"target": name, "is_open": False, "cause": "", "at_most_s": None} for name in known if name not in opened
-    ]
-    return sorted([*opened.values(), *closed], key=lambda one: str(one["target"]))
+    return opened
 
 
 async def _targets(side: GraphSide) -> list[str]:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from time import monotonic
+from typing import Any, cast
 
 import structlog
+from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 from langgraph.types import Interrupt
@@ -25,6 +27,7 @@ from waystation.runs.requests import is_native
 from waystation.services import GraphSide
 from waystation.services.loopback import act_for
 from waystation.telemetry import metrics
+from waystation.worker.call_counts import CallCounts
 from waystation.worker.native import NativeWire
 from waystation.worker.numbers import numbers_before
 from waystation.worker.outcomes import Failed, HandedOver, Lost, Outcome, Stopped, Succeeded
@@ -33,6 +36,7 @@ from waystation.worker.reasons import Cancelled, Draining, FencedOff, StopReason
 from waystation.worker.resume_point import AnyGraph, resume_point
 from waystation.worker.run_config import graph_config, graph_context, graph_input
 from waystation.worker.wire import Wire, error_event, metadata_event
+from waystation_db.checkpointer import PostgresCheckpointer
 from waystation_db.cipher import Cipher
 from waystation_db.errors import DatabaseUnavailable, Fenced, Undecipherable
 from waystation_db.json import dumps
@@ -76,6 +80,8 @@ class Execution:
         self._began = False
         self._is_abandoned = False
         self._watch: Watch | None = None
+        self._saver: PostgresCheckpointer | None = None
+        self._made_at = monotonic()
 
     def stop(self, reason: StopReason) -> None:
         """Stop as soon as possible. A later reason replaces an earlier one only if it is a lost lease."""
@@ -93,6 +99,11 @@ class Execution:
     def asked(self) -> list[Interrupt[Any]]:
         """What the graph asked when it stopped."""
         return [] if self._wire is None else self._wire.interrupts
+
+    @property
+    def supersteps(self) -> int:
+        """How many the attempt has made, as far as it is known."""
+        return 0 if self._saver is None else self._saver.supersteps
 
     async def numbers(self) -> int:
         """How many numbers of the thread's events the run has taken so far, all of its attempts together."""
@@ -227,6 +238,7 @@ class Execution:
         saver = self._side.saver.for_run(
             run.key, run.attempt, begins_thread=run.begins_thread, in_background=durability == "async"
         )
+        self._saver = saver
         begin = await resume_point(run, graph, graph_config(run, saver=saver, at_head=True), db=self._side.db)
         if begin.kind == "paused":
             if isinstance(self._wire, NativeWire) and begin.snapshot is not None:
@@ -236,30 +248,44 @@ class Execution:
         wire = self._wire
         if wire is None:
             wire = self._wire = Wire(run.kwargs["stream_mode"], subgraphs=bool(run.kwargs.get("subgraphs")))
-        config = graph_config(run, saver=saver, at_head=not fresh)
+        counts = CallCounts()
         stream = wire.stream(
             graph,
             graph_input(run) if fresh else None,
-            config=config if self._watch is None else self._watch.configured(config),
+            config=self._with_callbacks(graph_config(run, saver=saver, at_head=not fresh), counts),
             context=graph_context(run),
             interrupt_before=run.kwargs.get("interrupt_before"),
             interrupt_after=run.kwargs.get("interrupt_after"),
             durability=durability,
             control=self._control,
         )
+        is_first = True
         try:
             async for events in stream:
+                if is_first:
+                    is_first = False
+                    metrics.RUN_FIRST_EVENT_SECONDS.observe(monotonic() - self._made_at)
                 if self._is_abandoned:
                     break  # the run's end has its number already
                 self.publisher.emit(events)
                 await self.publisher.room()
         finally:
+            counts.close()
             # However it ended, what it has put is committed before anybody looks at the thread's state.
             await saver.at_rest()
             if saver.is_fenced_off:
                 self._count_refusal()
         await saver.settled()
         return Succeeded(wire.output(), paused=wire.paused)
+
+    def _with_callbacks(self, config: RunnableConfig, counts: CallCounts) -> RunnableConfig:
+        """The config with what hears of calls. The guards come last, who may refuse them: LangChain leaves what stands
+        behind a refusal unawaited."""
+        if self._watch is None:
+            return {**config, "callbacks": [counts]}
+        self._watch.heard_by([counts])
+        made = self._watch.configured(config)
+        return {**made, "callbacks": [counts, *cast("list[Any]", made.get("callbacks") or [])]}
 
 
 def failure_event(error: dict[str, Any]) -> tuple[str, bytes, str]:

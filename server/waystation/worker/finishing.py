@@ -17,7 +17,7 @@ import structlog
 
 from waystation.events import End, EventLog
 from waystation.runs.snapshot import ThreadFace
-from waystation.telemetry import metrics
+from waystation.telemetry import counting
 from waystation.worker.outcomes import Failed, HandedOver, Lost, Outcome, Stopped, Succeeded
 from waystation.worker.reasons import Cancelled, TimedOut
 from waystation_db import runs, thread_events
@@ -109,7 +109,7 @@ class Finisher:
         written = await self._insist(lambda: self._finish(run, result, taken))
         if not written:
             return False
-        metrics.run_ended(result.status)
+        counting.run_ended(result.status)
         error = result.error if result.status in ("error", "timeout") else None
         await self._end(run, End(result.status, output, error))
         return True
@@ -133,7 +133,7 @@ class Finisher:
 
         if not await self._insist(delete):
             return False
-        metrics.run_ended("rollback")
+        counting.run_ended("rollback")
         await self._end(run, End(None))
         return True
 

@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Iterable
 
 from waystation.events import Event, EventId, EventLog
+from waystation.telemetry import metrics
 from waystation_db.rows import ClaimedRun
 
 MAX_WAITING_BYTES = 4 * 1024 * 1024
@@ -43,6 +44,7 @@ class Publisher:
         self._loop = asyncio.get_running_loop()
         self._appends = 0
         self._resume_at = 0.0
+        self._oldest_at: float | None = None
 
     def emit(self, events: Iterable[WireEvent]) -> None:
         """Give events their ids and queue them.
@@ -50,6 +52,8 @@ class Publisher:
         Raises:
             Whatever the append before it raised: Fenced when a later attempt owns the log.
         """
+        if self._oldest_at is None:
+            self._oldest_at = self._loop.time()
         for name, data, mode in events:
             self._waiting.append(Event(EventId(self._run.epoch_ms, self._counter), name, data, mode))
             self._waiting_bytes += len(data)
@@ -89,8 +93,11 @@ class Publisher:
     async def _append(self) -> None:
         # The task starts in the next tick: by then everything that this one makes is in the list.
         batch, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        made_at, self._oldest_at = self._oldest_at, None
         await self._log.append(self._run.key, self._run.attempt, batch, resumable=self._run.resumable)
         self._appending = None
+        if batch and made_at is not None:
+            metrics.EVENT_APPEND_SECONDS.observe(self._loop.time() - made_at)
         self._appends += 1
         if self._appends >= _AT_ONCE:
             self._resume_at = self._loop.time() + PAUSE_S

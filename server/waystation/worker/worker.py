@@ -23,7 +23,7 @@ from structlog.contextvars import bound_contextvars
 from waystation.config import Settings
 from waystation.events import EventLog
 from waystation.services import GraphSide
-from waystation.telemetry import metrics
+from waystation.telemetry import counting, metrics
 from waystation.worker.conclude import Concluder
 from waystation.worker.execute import Execution, Limits
 from waystation.worker.leases import LeaseKeeper
@@ -56,7 +56,7 @@ class _Slots:
             got = 0 if self._closed else max(0, min(wanted, self.size - self.taken))
             self.taken += got
             if got:
-                metrics.runs_executing(self.taken)
+                counting.runs_executing(self.taken)
             return got
 
     def give_back(self, count: int = 1) -> bool:
@@ -65,7 +65,7 @@ class _Slots:
             was_full = self.taken >= self.size
             self.taken -= count
             if count:
-                metrics.runs_executing(self.taken)
+                counting.runs_executing(self.taken)
             return was_full
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class Worker:
             ),
         )
         metrics.WORKER_SLOTS.set(settings.n_jobs_per_worker)
-        metrics.runs_executing(0)
+        counting.runs_executing(0)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -241,7 +241,7 @@ class Worker:
                 try:
                     outcome = await execution.run()
                 finally:
-                    metrics.run_executed(self._loop.time() - began_at)
+                    counting.run_executed(self._loop.time() - began_at, execution.supersteps)
                 await self._conclude(execution, outcome)
             except asyncio.CancelledError:
                 raise
