@@ -17,12 +17,12 @@ from langchain_openai import ChatOpenAI
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from providers import FaultServer, Plan
-from waystation_guards.failover import FailoverModel
-from waystation_guards.failover_policy import Backoff, FailoverPolicy, OnBreak, Patience
-from waystation_guards.failover_stream import CONTINUE
-from waystation_guards.failover_targets import Target
-from waystation_guards.hedging import Hedge
-from waystation_guards.providers import chat_model
+from waystation_guards.failover.hedging import Hedge
+from waystation_guards.failover.model import FailoverModel
+from waystation_guards.failover.policy import Backoff, FailoverPolicy, OnBreak, Patience
+from waystation_guards.failover.stream import CONTINUE
+from waystation_guards.failover.targets import Target
+from waystation_guards.providers.models import chat_model
 
 ANSWER: Final = "one two three four five six seven eight nine ten eleven twelve"
 SHOWN_BEFORE: Final = 5

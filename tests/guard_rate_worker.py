@@ -22,13 +22,13 @@ from langchain_core.messages import HumanMessage
 
 from waystation.guarding.ports import guard_stores
 from waystation_db.pool import Database
+from waystation_guards.budget.estimates import input_tokens
 from waystation_guards.calls import CallSite
 from waystation_guards.errors import RateLimited
-from waystation_guards.estimates import input_tokens
 from waystation_guards.ports import Ports
-from waystation_guards.rates import RateLimit
-from waystation_guards.rates_rules import ModelRate
-from waystation_guards.watching import ModelCall
+from waystation_guards.rates.guard import RateLimit
+from waystation_guards.rates.rules import ModelRate
+from waystation_guards.watching.watcher import ModelCall
 
 Went = list[tuple[float, int]]
 

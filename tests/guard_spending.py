@@ -17,8 +17,8 @@ from waystation.guarding.recalculation import correct, exported, rebuild
 from waystation_db import runs
 from waystation_db.pool import Database
 from waystation_db.rows import RunKey
-from waystation_guards.memory import memory_ports
-from waystation_guards.memory_ledger import MemoryLedger
+from waystation_guards.memory.ledger import MemoryLedger
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.ports import Account, Ledger
 
 SPENDER = Path(__file__).parent / "chaos" / "guard_spender.py"

@@ -25,12 +25,12 @@ from langchain_core.outputs import ChatGenerationChunk
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from scripted_calls import USAGE, ScriptedModel
-from waystation_guards.budget import Budget
-from waystation_guards.guarded import guarded
-from waystation_guards.limits import Limit
-from waystation_guards.memory import memory_ports
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.limits import Limit
+from waystation_guards.budget.pricing import Prices, Rates
+from waystation_guards.guarded.graph import guarded
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.ports import use_ports
-from waystation_guards.pricing import Prices, Rates
 
 PRICES = Prices({"scripted": Rates(Decimal("0.15"), Decimal("0.6"))})
 ONE = (Limit(1e6, scope="user", window="day"),)

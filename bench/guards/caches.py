@@ -32,14 +32,14 @@ from providers import FaultServer, Plan
 from scripted_calls import ScriptedModel
 from waystation.guarding.ports import guard_stores
 from waystation_db.pool import Database
-from waystation_guards.cache_rules import CacheRules
-from waystation_guards.cached_model import CachedModel
-from waystation_guards.caching import ResponseCache
+from waystation_guards.caching.model import CachedModel
+from waystation_guards.caching.responses import ResponseCache
+from waystation_guards.caching.rules import CacheRules
+from waystation_guards.caching.semantic import may_mean_the_same
 from waystation_guards.calls import PORTS_KEY
-from waystation_guards.memory import memory_ports
+from waystation_guards.context.thrift import Thrift, prune
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.ports import Ports
-from waystation_guards.semantic_cache import may_mean_the_same
-from waystation_guards.thrift import Thrift, prune
 
 PROCESSES, CALLERS = 4, 25
 

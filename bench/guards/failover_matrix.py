@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from failover_cases import FAULTS, WAYS, Seen, obedient, play
 from providers import FaultServer
-from waystation_guards.memory import memory_ports
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.ports import use_ports
 
 Played = Mapping[tuple[str, str, bool], Seen]

@@ -20,13 +20,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from scripted_targets import Scripted, Status
-from waystation_guards.failover import FailoverModel
-from waystation_guards.failover_policy import Decision, FailoverPolicy
-from waystation_guards.hedging import Hedge
-from waystation_guards.levels import Degradation, LevelPolicy
-from waystation_guards.memory import memory_ports
+from waystation_guards.failover.hedging import Hedge
+from waystation_guards.failover.model import FailoverModel
+from waystation_guards.failover.policy import Decision, FailoverPolicy
+from waystation_guards.levels.levels import Degradation, LevelPolicy
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.ports import use_ports
-from waystation_guards.watching import watched
+from waystation_guards.watching.watcher import watched
 
 WORDS = [f"word{number} " for number in range(100)]
 

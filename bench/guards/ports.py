@@ -20,7 +20,7 @@ from bench.services import Services
 from waystation.guarding.ports import guard_stores
 from waystation_db.pool import Database
 from waystation_guards.calls import CallSite
-from waystation_guards.memory import memory_ports
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.ports import Account, BreakerRules, Draw, Entry, Hold, Ports, Rate
 
 SITE = CallSite(thread=str(uuid4()), run=str(uuid4()), user="ada")

@@ -25,10 +25,10 @@ from bench.services import Services
 from guard_rate_worker import Workers, effective_rate, model_call
 from waystation.guarding.ports import guard_stores
 from waystation_db.pool import Database
-from waystation_guards.memory import memory_ports
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.ports import Ports
-from waystation_guards.rates import RateLimit
-from waystation_guards.rates_rules import ModelRate
+from waystation_guards.rates.guard import RateLimit
+from waystation_guards.rates.rules import ModelRate
 
 PROCESSES = 4
 PLENTY = ModelRate(requests=10_000_000, tokens=1_000_000_000)

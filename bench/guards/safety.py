@@ -14,17 +14,17 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
-from waystation_guards.audit import AuditEntry
-from waystation_guards.audit_memory import MemoryAuditLog
+from waystation_guards.audit.audit import AuditEntry
+from waystation_guards.audit.memory import MemoryAuditLog
 from waystation_guards.calls import CallSite
-from waystation_guards.caps import CapGuard, Caps
-from waystation_guards.memory import memory_ports
-from waystation_guards.permissions import Permissions, ToolGuard, ToolRule
-from waystation_guards.permissions_arguments import ArgumentRule
-from waystation_guards.redaction import DEFAULT
-from waystation_guards.screening import Screening, ScreenSettings
-from waystation_guards.screening_guard import ScreenGuard
-from waystation_guards.watching import ModelCall, ToolCall
+from waystation_guards.caps.caps import CapGuard, Caps
+from waystation_guards.memory.ports import memory_ports
+from waystation_guards.permissions.arguments import ArgumentRule
+from waystation_guards.permissions.permissions import Permissions, ToolGuard, ToolRule
+from waystation_guards.redaction.redaction import DEFAULT
+from waystation_guards.screening.guard import ScreenGuard
+from waystation_guards.screening.screening import Screening, ScreenSettings
+from waystation_guards.watching.watcher import ModelCall, ToolCall
 
 ROUNDS = 2000
 PLAIN = "The order was packed on Monday and left the house an hour later; nobody was at home when it came. "
@@ -130,7 +130,7 @@ async def audit() -> None:
 async def audit_on_postgres(uri: str, entries: list[AuditEntry]) -> None:
     from waystation.guarding.audit import AuditWriter, PostgresAuditLog
     from waystation_db.pool import Database
-    from waystation_guards.audit_chain import verify_log
+    from waystation_guards.audit.chain import verify_log
 
     async with Database(uri, max_size=4, name="bench") as db:
         log = PostgresAuditLog(db)

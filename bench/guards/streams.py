@@ -27,8 +27,8 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from providers import FaultServer, Plan
-from waystation_guards.providers import ModelSettings, chat_model
-from waystation_guards.whole_streams import StreamRules, whole_astream, whole_stream, with_whole_streams
+from waystation_guards.providers.models import ModelSettings, chat_model
+from waystation_guards.providers.whole_streams import StreamRules, whole_astream, whole_stream, with_whole_streams
 
 RULES = StreamRules(needs_end=True)
 

@@ -27,16 +27,16 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import Runnable
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from waystation_guards.breakers import OnChange
-from waystation_guards.budget_degrading import CheaperModel
-from waystation_guards.cached_model import CachedModel
-from waystation_guards.caching import ResponseCache
+from waystation_guards.budget.degrading import CheaperModel
+from waystation_guards.caching.model import CachedModel
+from waystation_guards.caching.responses import ResponseCache
 from waystation_guards.calls import WRAPPER
 from waystation_guards.errors import BudgetDegrades
-from waystation_guards.failover import FailoverModel
-from waystation_guards.failover_policy import FailoverPolicy
-from waystation_guards.failover_targets import Target
-from waystation_guards.hedging import Latencies
+from waystation_guards.failover.breakers import OnChange
+from waystation_guards.failover.hedging import Latencies
+from waystation_guards.failover.model import FailoverModel
+from waystation_guards.failover.policy import FailoverPolicy
+from waystation_guards.failover.targets import Target
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, Protocol
 
 from langchain_core.runnables import RunnableConfig
 
-from waystation_guards.audit import AuditSink
+from waystation_guards.audit.audit import AuditSink
 from waystation_guards.calls import PORTS_KEY, CallSite
 
 SHARED: Final = "shared:"
@@ -306,7 +306,7 @@ def ports_of(config: RunnableConfig | None) -> Ports:
     if isinstance(handed_in, Ports):
         return handed_in
     if not _of_process:
-        from waystation_guards.memory import memory_ports  # those who never use it need not load it
+        from waystation_guards.memory.ports import memory_ports  # those who never use it need not load it
 
         use_ports(memory_ports())
     return _of_process[0]

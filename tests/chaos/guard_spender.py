@@ -26,13 +26,13 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 
 from waystation.guarding.ports import guard_stores
 from waystation_db.pool import Database
-from waystation_guards.budget import Budget
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.limits import Limit
+from waystation_guards.budget.pricing import Prices, Rates
 from waystation_guards.calls import PORTS_KEY
 from waystation_guards.errors import BudgetExceeded
-from waystation_guards.limits import Limit
 from waystation_guards.ports import Ports
-from waystation_guards.pricing import Prices, Rates
-from waystation_guards.watching import watched
+from waystation_guards.watching.watcher import watched
 
 PRICES = Prices({"paid": Rates(Decimal(10), Decimal(30))}, "a test's")
 INPUT_TOKENS = 12

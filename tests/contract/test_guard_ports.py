@@ -16,9 +16,9 @@ import pytest
 from waystation.guarding.ports import guard_stores
 from waystation_db.pool import Database
 from waystation_guards.calls import CallSite
-from waystation_guards.memory_cache import MemoryCache
-from waystation_guards.memory_ledger import MemoryLedger
-from waystation_guards.memory_state import MemoryState
+from waystation_guards.memory.cache import MemoryCache
+from waystation_guards.memory.ledger import MemoryLedger
+from waystation_guards.memory.state import MemoryState
 from waystation_guards.ports import Account, BreakerRules, Cache, Draw, Drawn, Entry, Hold, Ledger, Rate, Refusal, State
 
 pytestmark = pytest.mark.anyio

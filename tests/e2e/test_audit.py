@@ -19,7 +19,7 @@ from waystation.cli.commands import app
 from waystation.config import Settings
 from waystation.guarding.audit import PostgresAuditLog
 from waystation_db.pool import Database
-from waystation_guards.audit import AuditEntry
+from waystation_guards.audit.audit import AuditEntry
 
 pytestmark = pytest.mark.anyio
 

@@ -14,8 +14,8 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from providers import FaultServer, Urls
-from waystation_guards.provider_errors import Failure, class_of_answer, classify
-from waystation_guards.providers import ModelSettings, Timeouts, chat_model
+from waystation_guards.providers.errors import Failure, class_of_answer, classify
+from waystation_guards.providers.models import ModelSettings, Timeouts, chat_model
 
 KEY: Final = "FAULT_SERVER_KEY"
 """The variable in which tests put the key that clients send."""

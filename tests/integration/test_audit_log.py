@@ -17,12 +17,12 @@ from waystation.guarding.audit import AuditWriter, PostgresAuditLog
 from waystation.guarding.audit_keys import RunAudit
 from waystation_db.errors import DatabaseUnavailable
 from waystation_db.pool import Database
-from waystation_guards.audit import AuditEntry, audit
-from waystation_guards.audit_chain import verify_log
+from waystation_guards.audit.audit import AuditEntry, audit
+from waystation_guards.audit.chain import verify_log
 from waystation_guards.calls import CallSite
 from waystation_guards.errors import NotPermitted
-from waystation_guards.memory import memory_ports
-from waystation_guards.watching import ToolCall
+from waystation_guards.memory.ports import memory_ports
+from waystation_guards.watching.watcher import ToolCall
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +30,7 @@ WRITER = """
 import asyncio, sys
 from waystation_db.pool import Database
 from waystation.guarding.audit import PostgresAuditLog
-from waystation_guards.audit import AuditEntry
+from waystation_guards.audit.audit import AuditEntry
 
 async def main(uri, name, batches):
     async with Database(uri, max_size=3, name=name) as db:

@@ -20,17 +20,17 @@ from langgraph.types import Command, interrupt
 from scripted_calls import AgentModel, ScriptedModel
 from waystation.guarding.ports import guard_stores
 from waystation_db.pool import Database
-from waystation_guards.budget import Budget
-from waystation_guards.budget_alerts import EVENT_TYPE, Alert
-from waystation_guards.budget_degrading import degrading
+from waystation_guards.budget.alerts import EVENT_TYPE, Alert
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.degrading import degrading
+from waystation_guards.budget.limits import Limit
+from waystation_guards.budget.pricing import Prices, Rates
 from waystation_guards.calls import CallSite
 from waystation_guards.errors import BudgetExceeded
-from waystation_guards.guarded import guarded
-from waystation_guards.limits import Limit
-from waystation_guards.memory import memory_ports
+from waystation_guards.guarded.graph import guarded
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.middleware.budget import BudgetMiddleware
 from waystation_guards.ports import PORTS_KEY, Ports
-from waystation_guards.pricing import Prices, Rates
 
 pytestmark = pytest.mark.anyio
 

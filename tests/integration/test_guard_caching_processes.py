@@ -16,9 +16,9 @@ from guard_cache_worker import Askers
 from providers import FaultServer, Plan
 from waystation.guarding.ports import guard_stores
 from waystation_db.pool import Database
-from waystation_guards.cache_rules import CacheRules
-from waystation_guards.cached_model import CachedModel
-from waystation_guards.caching import ResponseCache
+from waystation_guards.caching.model import CachedModel
+from waystation_guards.caching.responses import ResponseCache
+from waystation_guards.caching.rules import CacheRules
 from waystation_guards.calls import PORTS_KEY
 
 

@@ -12,18 +12,18 @@ from langchain_core.messages import HumanMessage
 
 from integration.provider_calls import CLIENTS, HOWS, KEY, PATIENT, QUICK, SEARCH, How, called
 from providers import FaultServer, Plan, Tariff
-from waystation_guards.budget import Budget
-from waystation_guards.cache_rules import CacheRules
-from waystation_guards.cached_model import CachedModel
-from waystation_guards.caching import ResponseCache
-from waystation_guards.limits import Limit
-from waystation_guards.memory import memory_ports
-from waystation_guards.memory_ledger import MemoryLedger
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.limits import Limit
+from waystation_guards.budget.pricing import Prices, Rates
+from waystation_guards.caching.model import CachedModel
+from waystation_guards.caching.prompts import PromptCaching, PromptCachingModel
+from waystation_guards.caching.responses import ResponseCache
+from waystation_guards.caching.rules import CacheRules
+from waystation_guards.context.routed_model import MARK, RoutedModel
+from waystation_guards.memory.ledger import MemoryLedger
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.ports import use_ports
-from waystation_guards.pricing import Prices, Rates
-from waystation_guards.prompt_caching import PromptCaching, PromptCachingModel
-from waystation_guards.routed_model import MARK, RoutedModel
-from waystation_guards.watching import Watcher
+from waystation_guards.watching.watcher import Watcher
 
 pytestmark = pytest.mark.anyio
 

@@ -8,8 +8,8 @@ import pytest
 
 from failover_cases import FAULTS, SHOWN_BEFORE, Seen, failover, obedient, play
 from providers import FaultServer
-from waystation_guards.failover_policy import OnBreak
-from waystation_guards.hedging import Hedge
+from waystation_guards.failover.hedging import Hedge
+from waystation_guards.failover.policy import OnBreak
 
 pytestmark = pytest.mark.anyio
 

@@ -14,13 +14,13 @@ import pytest
 from scripted_targets import Scripted, Status
 from waystation.guarding.ports import guard_stores
 from waystation_db.pool import Database
-from waystation_guards.breakers import BreakerChange
 from waystation_guards.calls import PORTS_KEY, CallSite
-from waystation_guards.failover import FailoverModel
-from waystation_guards.failover_policy import Decision, FailoverPolicy
-from waystation_guards.failover_targets import Target
-from waystation_guards.levels import Degradation, LevelPolicy, Rule, clear_level, current_level, set_level
-from waystation_guards.levels_signals import share, shared
+from waystation_guards.failover.breakers import BreakerChange
+from waystation_guards.failover.model import FailoverModel
+from waystation_guards.failover.policy import Decision, FailoverPolicy
+from waystation_guards.failover.targets import Target
+from waystation_guards.levels.levels import Degradation, LevelPolicy, Rule, clear_level, current_level, set_level
+from waystation_guards.levels.signals import share, shared
 from waystation_guards.ports import BreakerRules, Ports
 
 pytestmark = pytest.mark.anyio

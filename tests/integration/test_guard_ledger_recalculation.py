@@ -17,9 +17,9 @@ from waystation.errors import NotFound
 from waystation.guarding.postgres_ledger import LedgerDesk, PostgresLedger
 from waystation.guarding.recalculation import Repriced, correct, exported, rebuild, reprice
 from waystation_db.pool import Database
+from waystation_guards.budget.pricing import Prices, Rates
 from waystation_guards.calls import CallSite
 from waystation_guards.ports import Account, Entry, Hold
-from waystation_guards.pricing import Prices, Rates
 
 pytestmark = pytest.mark.anyio
 

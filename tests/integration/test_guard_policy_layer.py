@@ -17,18 +17,18 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
 from providers import FaultServer, Plan
-from waystation_guards.budget import Budget
-from waystation_guards.cache_rules import CacheRules
-from waystation_guards.caching import ResponseCache
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.limits import Limit
+from waystation_guards.budget.pricing import Prices, Rates
+from waystation_guards.caching.responses import ResponseCache
+from waystation_guards.caching.rules import CacheRules
 from waystation_guards.errors import AllTargetsFailed, BudgetExceeded
-from waystation_guards.failover_policy import DECISIONS, Decision, FailoverPolicy
-from waystation_guards.failover_targets import Target
-from waystation_guards.limits import Limit
-from waystation_guards.memory import memory_ports
+from waystation_guards.failover.policy import DECISIONS, Decision, FailoverPolicy
+from waystation_guards.failover.targets import Target
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.model_layer import Failover, Layer, install, layered
 from waystation_guards.ports import use_ports
-from waystation_guards.pricing import Prices, Rates
-from waystation_guards.watching import watched
+from waystation_guards.watching.watcher import watched
 
 pytestmark = pytest.mark.anyio
 

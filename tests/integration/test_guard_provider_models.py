@@ -18,8 +18,8 @@ from langchain_openai import AzureChatOpenAI, ChatOpenAI
 
 from integration.provider_calls import CLIENTS, KEY, PATIENT
 from providers import FaultServer, Plan
-from waystation_guards.providers import ModelSettings, Timeouts, chat_model
-from waystation_guards.whole_streams import with_whole_streams
+from waystation_guards.providers.models import ModelSettings, Timeouts, chat_model
+from waystation_guards.providers.whole_streams import with_whole_streams
 
 pytestmark = pytest.mark.anyio
 
@@ -160,7 +160,7 @@ def test_a_provider_without_its_package_names_the_extra(monkeypatch: pytest.Monk
 
 def test_errors_are_classified_without_loading_any_client() -> None:
     code = (
-        "import sys, waystation_guards.provider_errors as e; e.classify(ValueError());"
+        "import sys, waystation_guards.providers.errors as e; e.classify(ValueError());"
         "sys.exit(any(n in sys.modules for n in ('openai', 'anthropic', 'langchain_openai', 'langchain_anthropic')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

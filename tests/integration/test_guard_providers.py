@@ -10,7 +10,7 @@ import pytest
 from integration.provider_calls import CLIENTS, HOWS, KEY, QUICK, How, Outcome, matrix
 from providers import FAULTS, FaultServer, Plan
 from waystation_guards.errors import StreamBroken
-from waystation_guards.whole_streams import StreamTimeout
+from waystation_guards.providers.whole_streams import StreamTimeout
 
 pytestmark = pytest.mark.anyio
 

@@ -16,15 +16,15 @@ from langchain_core.messages import HumanMessage, SystemMessage
 
 from integration.provider_calls import CLIENTS, KEY, PATIENT, QUICK, SEARCH, How, called
 from providers import FaultServer, Plan, Tariff
-from waystation_guards.budget import Budget
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.limits import Limit
+from waystation_guards.budget.pricing import Prices, Rates
 from waystation_guards.calls import CallSite
-from waystation_guards.limits import Limit
-from waystation_guards.memory_cache import MemoryCache
-from waystation_guards.memory_ledger import MemoryLedger
-from waystation_guards.memory_state import MemoryState
+from waystation_guards.memory.cache import MemoryCache
+from waystation_guards.memory.ledger import MemoryLedger
+from waystation_guards.memory.state import MemoryState
 from waystation_guards.ports import PORTS_KEY, Ports
-from waystation_guards.pricing import Prices, Rates
-from waystation_guards.watching import watched
+from waystation_guards.watching.watcher import watched
 
 pytestmark = pytest.mark.anyio
 

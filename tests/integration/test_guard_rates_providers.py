@@ -16,13 +16,13 @@ from langchain_openai import ChatOpenAI
 
 from providers import FaultServer, Plan
 from waystation_guards.errors import RateLimited
-from waystation_guards.guarded import guarded
-from waystation_guards.memory import memory_ports
-from waystation_guards.memory_state import MemoryState
+from waystation_guards.guarded.graph import guarded
+from waystation_guards.memory.ports import memory_ports
+from waystation_guards.memory.state import MemoryState
 from waystation_guards.ports import Draw, Rate, use_ports
-from waystation_guards.rates import RateLimit
-from waystation_guards.rates_headers import Reported, reported
-from waystation_guards.rates_rules import ModelRate
+from waystation_guards.rates.guard import RateLimit
+from waystation_guards.rates.headers import Reported, reported
+from waystation_guards.rates.rules import ModelRate
 
 pytestmark = pytest.mark.anyio
 

@@ -76,7 +76,7 @@ class Bill:
 
 
 def price_list(tariffs: Mapping[str, Tariff]) -> dict[str, dict[str, dict[str, float]]]:
-    """The tariffs as the operator's price file of `waystation_guards.pricing` has them."""
+    """The tariffs as the operator's price file of `waystation_guards.budget.pricing` has them."""
     return {
         "models": {
             model: {"input": float(one.input), "output": float(one.output), "cache_read": float(one.cached)}

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waystation_guards.audit import ArgumentsForm, AuditEntry, AuditHead, AuditRecord, audit
-from waystation_guards.audit_chain import GENESIS, chained, hash_of, verify, verify_log
-from waystation_guards.audit_export import as_line, from_lines
-from waystation_guards.audit_guard import AuditGuard
-from waystation_guards.audit_memory import MemoryAuditLog
+from waystation_guards.audit.audit import ArgumentsForm, AuditEntry, AuditHead, AuditRecord, audit
+from waystation_guards.audit.chain import GENESIS, chained, hash_of, verify, verify_log
+from waystation_guards.audit.export import as_line, from_lines
+from waystation_guards.audit.guard import AuditGuard
+from waystation_guards.audit.memory import MemoryAuditLog
 from waystation_guards.calls import CallSite
 from waystation_guards.errors import NotPermitted
-from waystation_guards.memory import memory_ports
-from waystation_guards.watching import ToolCall
+from waystation_guards.memory.ports import memory_ports
+from waystation_guards.watching.watcher import ToolCall
 
 pytestmark = pytest.mark.anyio
 

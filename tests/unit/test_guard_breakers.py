@@ -10,14 +10,14 @@ import pytest
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from scripted_targets import Scripted, Status, until
-from waystation_guards.breakers import BreakerChange
 from waystation_guards.errors import AllTargetsFailed
-from waystation_guards.failover import FailoverModel
-from waystation_guards.failover_policy import Decision, FailoverPolicy
-from waystation_guards.failover_targets import Target
-from waystation_guards.memory_cache import MemoryCache
-from waystation_guards.memory_ledger import MemoryLedger
-from waystation_guards.memory_state import MemoryState
+from waystation_guards.failover.breakers import BreakerChange
+from waystation_guards.failover.model import FailoverModel
+from waystation_guards.failover.policy import Decision, FailoverPolicy
+from waystation_guards.failover.targets import Target
+from waystation_guards.memory.cache import MemoryCache
+from waystation_guards.memory.ledger import MemoryLedger
+from waystation_guards.memory.state import MemoryState
 from waystation_guards.ports import BreakerRules, Ports, use_ports
 
 pytestmark = pytest.mark.anyio
@@ -181,7 +181,7 @@ async def test_whoever_is_told_cannot_fail_the_call(world: World, caplog: pytest
 
 @pytest.mark.parametrize("how", ["raises", "hangs"])
 async def test_without_the_state_calls_go_on(how: str, monkeypatch: pytest.MonkeyPatch, world: World) -> None:
-    monkeypatch.setattr("waystation_guards.breakers._STATE_S", 0.01)
+    monkeypatch.setattr("waystation_guards.failover.breakers._STATE_S", 0.01)
 
     async def away(*_: object, **__: object) -> Any:
         if how == "raises":

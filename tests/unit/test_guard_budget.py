@@ -10,18 +10,18 @@ from typing import Any, cast
 import pytest
 
 from scripted_calls import ScriptedModel
-from waystation_guards.budget import Budget
-from waystation_guards.budget_alerts import Alert
+from waystation_guards.budget.alerts import Alert
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.limits import Limit
+from waystation_guards.budget.pricing import Prices, Rates
+from waystation_guards.budget.windows import Window, window_end, window_start
 from waystation_guards.calls import CallSite
 from waystation_guards.errors import BudgetExceeded, GuardUnavailable, PriceUnknown
-from waystation_guards.limits import Limit
-from waystation_guards.memory_cache import MemoryCache
-from waystation_guards.memory_ledger import MemoryLedger
-from waystation_guards.memory_state import MemoryState
+from waystation_guards.memory.cache import MemoryCache
+from waystation_guards.memory.ledger import MemoryLedger
+from waystation_guards.memory.state import MemoryState
 from waystation_guards.ports import PORTS_KEY, Account, Ports
-from waystation_guards.pricing import Prices, Rates
-from waystation_guards.watching import Watcher, watched
-from waystation_guards.windows import Window, window_end, window_start
+from waystation_guards.watching.watcher import Watcher, watched
 
 pytestmark = pytest.mark.anyio
 

@@ -8,9 +8,9 @@ from dataclasses import fields
 from inspect import signature
 from pathlib import Path
 
-from waystation_guards.budget import Budget
-from waystation_guards.budget_alerts import EVENT_TYPE, Alert
-from waystation_guards.limits import Limit
+from waystation_guards.budget.alerts import EVENT_TYPE, Alert
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.limits import Limit
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/guards/budget.md").read_text()

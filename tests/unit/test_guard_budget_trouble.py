@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 from langchain_core.messages import HumanMessage
 
-from waystation_guards.budget import Budget
-from waystation_guards.budget_writing import Writing
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.estimates import completed_usage
+from waystation_guards.budget.limits import Limit
+from waystation_guards.budget.pricing import Prices, Rates
+from waystation_guards.budget.writing import Writing
 from waystation_guards.calls import CallSite
 from waystation_guards.errors import BudgetExceeded, GuardUnavailable
-from waystation_guards.estimates import completed_usage
-from waystation_guards.limits import Limit
-from waystation_guards.memory_cache import MemoryCache
-from waystation_guards.memory_ledger import MemoryLedger
-from waystation_guards.memory_state import MemoryState
+from waystation_guards.memory.cache import MemoryCache
+from waystation_guards.memory.ledger import MemoryLedger
+from waystation_guards.memory.state import MemoryState
 from waystation_guards.ports import Account, Entry, Ports
-from waystation_guards.pricing import Prices, Rates
-from waystation_guards.watching import ModelCall, ToolCall
+from waystation_guards.watching.watcher import ModelCall, ToolCall
 
 pytestmark = pytest.mark.anyio
 

@@ -14,17 +14,17 @@ from langchain_core.tools import BaseTool, InjectedToolCallId, tool
 from langgraph.prebuilt import InjectedState
 from langgraph.types import Command
 
-from waystation_guards.budget import Budget
-from waystation_guards.cache_rules import CacheEvent
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.limits import Limit
+from waystation_guards.caching.rules import CacheEvent
+from waystation_guards.caching.tools import ToolRule, cached_tool
 from waystation_guards.calls import PORTS_KEY, CallSite
-from waystation_guards.limits import Limit
-from waystation_guards.memory import memory_ports
-from waystation_guards.memory_cache import MemoryCache
-from waystation_guards.memory_ledger import MemoryLedger
+from waystation_guards.memory.cache import MemoryCache
+from waystation_guards.memory.ledger import MemoryLedger
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.middleware.caches import ToolCacheMiddleware
 from waystation_guards.ports import use_ports
-from waystation_guards.tool_caching import ToolRule, cached_tool
-from waystation_guards.watching import Watcher
+from waystation_guards.watching.watcher import Watcher
 
 pytestmark = pytest.mark.anyio
 

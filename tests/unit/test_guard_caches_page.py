@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from waystation_guards.cache_rules import CacheRules
-from waystation_guards.prompt_caching import PromptCaching
-from waystation_guards.routing import RoutingRules
-from waystation_guards.semantic_cache import SemanticCache
-from waystation_guards.thrift import Thrift
-from waystation_guards.tool_caching import ToolRule
+from waystation_guards.caching.prompts import PromptCaching
+from waystation_guards.caching.rules import CacheRules
+from waystation_guards.caching.semantic import SemanticCache
+from waystation_guards.caching.tools import ToolRule
+from waystation_guards.context.routing import RoutingRules
+from waystation_guards.context.thrift import Thrift
 
 ROOT = Path(__file__).parents[2]
 

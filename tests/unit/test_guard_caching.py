@@ -17,21 +17,21 @@ from langgraph.graph import END, START, StateGraph
 from pydantic import BaseModel, Field
 
 from scripted_calls import USAGE, ScriptedModel
-from waystation_guards.budget import Budget
-from waystation_guards.cache_keys import key_of, question_of
-from waystation_guards.cache_rules import CacheEvent, CacheRules
-from waystation_guards.cached_answers import MARK
-from waystation_guards.cached_model import CachedModel
-from waystation_guards.caching import ResponseCache
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.limits import Limit
+from waystation_guards.budget.pricing import Prices, Rates
+from waystation_guards.caching.answers import MARK
+from waystation_guards.caching.keys import key_of, question_of
+from waystation_guards.caching.model import CachedModel
+from waystation_guards.caching.responses import ResponseCache
+from waystation_guards.caching.rules import CacheEvent, CacheRules
 from waystation_guards.calls import PORTS_KEY, CallSite
 from waystation_guards.errors import BudgetExceeded
-from waystation_guards.limits import Limit
-from waystation_guards.memory import memory_ports
-from waystation_guards.memory_cache import MemoryCache
-from waystation_guards.memory_ledger import MemoryLedger
+from waystation_guards.memory.cache import MemoryCache
+from waystation_guards.memory.ledger import MemoryLedger
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.ports import use_ports
-from waystation_guards.pricing import Prices, Rates
-from waystation_guards.watching import Watcher
+from waystation_guards.watching.watcher import Watcher
 
 pytestmark = pytest.mark.anyio
 

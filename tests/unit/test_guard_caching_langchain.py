@@ -15,15 +15,15 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langgraph.graph import END, START, StateGraph
 
 from scripted_calls import ScriptedModel
-from waystation_guards.budget import Budget
-from waystation_guards.cache_rules import CacheEvent, CacheRules
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.limits import Limit
+from waystation_guards.caching.rules import CacheEvent, CacheRules
+from waystation_guards.caching.shared import SharedCache
 from waystation_guards.calls import PORTS_KEY, CallSite
-from waystation_guards.limits import Limit
-from waystation_guards.memory import memory_ports
-from waystation_guards.memory_ledger import MemoryLedger
+from waystation_guards.memory.ledger import MemoryLedger
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.ports import Ports, use_ports
-from waystation_guards.shared_cache import SharedCache
-from waystation_guards.watching import Watcher
+from waystation_guards.watching.watcher import Watcher
 
 pytestmark = pytest.mark.anyio
 

@@ -14,14 +14,14 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.store.memory import InMemoryStore
 
 from scripted_calls import ScriptedModel
-from waystation_guards.cache_rules import CacheRules
-from waystation_guards.cached_answers import MARK
-from waystation_guards.cached_model import CachedModel
-from waystation_guards.caching import ResponseCache
+from waystation_guards.caching.answers import MARK
+from waystation_guards.caching.model import CachedModel
+from waystation_guards.caching.responses import ResponseCache
+from waystation_guards.caching.rules import CacheRules
+from waystation_guards.caching.semantic import SemanticCache, may_mean_the_same
 from waystation_guards.calls import PORTS_KEY
-from waystation_guards.memory import memory_ports
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.ports import use_ports
-from waystation_guards.semantic_cache import SemanticCache, may_mean_the_same
 
 pytestmark = pytest.mark.anyio
 

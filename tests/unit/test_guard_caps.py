@@ -16,11 +16,11 @@ from langgraph.types import Command, Send
 from pydantic import BaseModel
 
 from scripted_calls import ScriptedModel
-from waystation_guards.caps import CapGuard, Caps, capped, capped_sends
-from waystation_guards.caps_schema import CheckedModel, OutputCheck
+from waystation_guards.caps.caps import CapGuard, Caps, capped, capped_sends
+from waystation_guards.caps.schema import CheckedModel, OutputCheck
 from waystation_guards.errors import LimitPassed, OutputInvalid
 from waystation_guards.middleware.caps import CapsMiddleware, OutputCheckMiddleware, limits_of
-from waystation_guards.watching import watched
+from waystation_guards.watching.watcher import watched
 
 pytestmark = pytest.mark.anyio
 

@@ -14,18 +14,18 @@ from langchain_core.tools import tool
 from pydantic import BaseModel
 
 from scripted_targets import Scripted, Status, until
-from waystation_guards.budget import Budget
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.limits import Limit
 from waystation_guards.calls import CallSite
 from waystation_guards.deadlines import within
 from waystation_guards.errors import AllTargetsFailed, BudgetExceeded, DeadlinePassed, GuardUnavailable, RateLimited
-from waystation_guards.failover import FailoverModel
-from waystation_guards.failover_policy import Backoff, Decision, FailoverPolicy, Patience
-from waystation_guards.failover_targets import Target
-from waystation_guards.hedging import Hedge
-from waystation_guards.limits import Limit
-from waystation_guards.memory import memory_ports
+from waystation_guards.failover.hedging import Hedge
+from waystation_guards.failover.model import FailoverModel
+from waystation_guards.failover.policy import Backoff, Decision, FailoverPolicy, Patience
+from waystation_guards.failover.targets import Target
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.ports import Ports, use_ports
-from waystation_guards.watching import watched
+from waystation_guards.watching.watcher import watched
 
 pytestmark = pytest.mark.anyio
 
@@ -156,7 +156,7 @@ async def test_retry_after_is_waited_for_where_it_is_short_and_only_there(monkey
     async def sleep(seconds: float, *_: Any) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr("waystation_guards.failover_course.asyncio.sleep", sleep)
+    monkeypatch.setattr("waystation_guards.failover.course.asyncio.sleep", sleep)
     model = FailoverModel([scripted([Status(429, retry_after_s=1.5)], ["fine"]), good("other")], policy())
     assert (await model.ainvoke("hi")).text == "fine"
     assert waits == [1.5]

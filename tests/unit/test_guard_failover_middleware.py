@@ -14,13 +14,13 @@ from langchain_core.tools import tool
 from pydantic import BaseModel
 
 from scripted_targets import Scripted, Status
-from waystation_guards.budget import Budget
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.limits import Limit
 from waystation_guards.calls import CallSite
-from waystation_guards.failover import FailoverModel
-from waystation_guards.failover_policy import Backoff, Decision, FailoverPolicy
-from waystation_guards.guarded import guarded
-from waystation_guards.limits import Limit
-from waystation_guards.memory import memory_ports
+from waystation_guards.failover.model import FailoverModel
+from waystation_guards.failover.policy import Backoff, Decision, FailoverPolicy
+from waystation_guards.guarded.graph import guarded
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.middleware.failover import FailoverMiddleware
 from waystation_guards.ports import Ports, use_ports
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from waystation_guards.failover_policy import DECISIONS, FailoverPolicy
-from waystation_guards.levels import LEVELS, LevelPolicy
+from waystation_guards.failover.policy import DECISIONS, FailoverPolicy
+from waystation_guards.levels.levels import LEVELS, LevelPolicy
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "guards"

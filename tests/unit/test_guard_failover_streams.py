@@ -13,18 +13,18 @@ from langchain_core.outputs.chat_generation import merge_chat_generation_chunks
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from scripted_targets import Scripted, Status
-from waystation_guards.budget import Budget
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.limits import Limit
 from waystation_guards.calls import CallSite
 from waystation_guards.errors import StreamBroken
-from waystation_guards.failover import FailoverModel
-from waystation_guards.failover_policy import Backoff, Decision, FailoverPolicy, OnBreak
-from waystation_guards.failover_stream import CONTINUE, Seam
-from waystation_guards.failover_targets import Target
-from waystation_guards.hedging import Hedge
-from waystation_guards.limits import Limit
-from waystation_guards.memory import memory_ports
+from waystation_guards.failover.hedging import Hedge
+from waystation_guards.failover.model import FailoverModel
+from waystation_guards.failover.policy import Backoff, Decision, FailoverPolicy, OnBreak
+from waystation_guards.failover.stream import CONTINUE, Seam
+from waystation_guards.failover.targets import Target
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.ports import Ports, use_ports
-from waystation_guards.watching import watched
+from waystation_guards.watching.watcher import watched
 
 pytestmark = pytest.mark.anyio
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from langchain_core.messages import HumanMessage
 
-from waystation_guards.budget_standing import Standing
-from waystation_guards.forecasting import ModelUse, PastCall, PastRun, forecast, shortfalls, tokens_of
-from waystation_guards.limits import Limit
-from waystation_guards.pricing import Prices, Rates
+from waystation_guards.budget.forecasting import ModelUse, PastCall, PastRun, forecast, shortfalls, tokens_of
+from waystation_guards.budget.limits import Limit
+from waystation_guards.budget.pricing import Prices, Rates
+from waystation_guards.budget.standing import Standing
 
 # 1 $ per thousand tokens in, 2 $ per thousand out.
 PRICES = Prices({"m": Rates(Decimal(1000), Decimal(2000))})

@@ -15,8 +15,8 @@ from langgraph.types import Command, interrupt
 
 from scripted_calls import ScriptedModel
 from waystation_guards.errors import BudgetExceeded
-from waystation_guards.guarded import guarded
-from waystation_guards.watching import Made, ModelCall, ToolCall
+from waystation_guards.guarded.graph import guarded
+from waystation_guards.watching.watcher import Made, ModelCall, ToolCall
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scripted_targets import until
-from waystation_guards.hedging import Hedge, Latencies, Lost, race
+from waystation_guards.failover.hedging import Hedge, Latencies, Lost, race
 
 pytestmark = pytest.mark.anyio
 

@@ -12,13 +12,15 @@ from langchain_core.tools import tool
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from scripted_targets import Scripted, Status
-from waystation_guards.budget import Budget
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.limits import Limit
 from waystation_guards.calls import CallSite
 from waystation_guards.errors import AllTargetsFailed, InMaintenance
-from waystation_guards.failover import FailoverModel
-from waystation_guards.failover_policy import Decision, FailoverPolicy
-from waystation_guards.failover_targets import Target
-from waystation_guards.levels import (
+from waystation_guards.failover.model import FailoverModel
+from waystation_guards.failover.policy import Decision, FailoverPolicy
+from waystation_guards.failover.targets import Target
+from waystation_guards.levels.answers import Faq, RememberedAnswers, first_of
+from waystation_guards.levels.levels import (
     Degradation,
     Level,
     LevelPolicy,
@@ -30,16 +32,14 @@ from waystation_guards.levels import (
     set_level,
     worst,
 )
-from waystation_guards.levels_answers import Faq, RememberedAnswers, first_of
-from waystation_guards.levels_nodes import LevelState, answer_node, by_level, level_node
-from waystation_guards.levels_signals import breakers_open, budget_spent, share, shared
-from waystation_guards.limits import Limit
-from waystation_guards.memory_cache import MemoryCache
-from waystation_guards.memory_ledger import MemoryLedger
-from waystation_guards.memory_state import MemoryState
+from waystation_guards.levels.nodes import LevelState, answer_node, by_level, level_node
+from waystation_guards.levels.signals import breakers_open, budget_spent, share, shared
+from waystation_guards.memory.cache import MemoryCache
+from waystation_guards.memory.ledger import MemoryLedger
+from waystation_guards.memory.state import MemoryState
 from waystation_guards.middleware.levels import DegradationMiddleware, Offer
 from waystation_guards.ports import BreakerRules, Ports, use_ports
-from waystation_guards.watching import watched
+from waystation_guards.watching.watcher import watched
 
 pytestmark = pytest.mark.anyio
 

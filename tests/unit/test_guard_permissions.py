@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waystation_guards.permissions import Permissions, ToolRule, permissions_of
-from waystation_guards.permissions_arguments import ArgumentRule, Holds, has_host, is_below
+from waystation_guards.permissions.arguments import ArgumentRule, Holds, has_host, is_below
+from waystation_guards.permissions.permissions import Permissions, ToolRule, permissions_of
 
 
 def effect(permissions: Permissions, tool: str, *roles: str, **arguments: Any) -> str:

@@ -14,16 +14,16 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command
 
-from waystation_guards.audit_memory import MemoryAuditLog
+from waystation_guards.audit.memory import MemoryAuditLog
 from waystation_guards.calls import PORTS_KEY
 from waystation_guards.errors import NotPermitted
-from waystation_guards.memory import memory_ports
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.middleware.permissions import PermissionsMiddleware
-from waystation_guards.permissions import Permissions, ToolGuard, ToolRule
-from waystation_guards.permissions_arguments import ArgumentRule
-from waystation_guards.permissions_node import PermittedToolNode
+from waystation_guards.permissions.arguments import ArgumentRule
+from waystation_guards.permissions.node import PermittedToolNode
+from waystation_guards.permissions.permissions import Permissions, ToolGuard, ToolRule
 from waystation_guards.ports import Ports
-from waystation_guards.watching import watched
+from waystation_guards.watching.watcher import watched
 
 create_agent = cast("Any", agents).create_agent  # its parameters have types that are not whole
 

@@ -14,9 +14,9 @@ from waystation.catalog.keys_guards import GuardKeys, LevelKeys, read_guards
 from waystation.catalog.keys_guards_for import SelectorKeys
 from waystation.catalog.keys_guards_own import AlertKeys, KillKeys, MetricsKeys
 from waystation_guards import errors
-from waystation_guards.cache_rules import CacheRules
-from waystation_guards.limits import Limit
-from waystation_guards.rates_rules import ModelRate
+from waystation_guards.budget.limits import Limit
+from waystation_guards.caching.rules import CacheRules
+from waystation_guards.rates.rules import ModelRate
 
 PAGE = (Path(__file__).parents[2] / "docs/guards/policy.md").read_text(encoding="utf-8")
 

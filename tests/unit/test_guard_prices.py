@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from waystation_guards.pricing import Prices
+from waystation_guards.budget.pricing import Prices
 
 
 def usage(input_tokens: int, output_tokens: int, *, ins: Any = None, outs: Any = None) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
-from waystation_guards.memory import memory_ports
-from waystation_guards.memory_ledger import MemoryLedger
+from waystation_guards.caching.prompts import PromptCaching, PromptCachingModel
+from waystation_guards.memory.ledger import MemoryLedger
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.middleware.caches import PromptCachingMiddleware
 from waystation_guards.ports import Ports, use_ports
-from waystation_guards.prompt_caching import PromptCaching, PromptCachingModel
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ from langchain_core.exceptions import ContextOverflowError, ModelRateLimitError
 from langchain_core.messages import AIMessage
 
 from waystation_guards.errors import BudgetExceeded, StreamBroken
-from waystation_guards.provider_errors import class_of_answer, classify
+from waystation_guards.providers.errors import class_of_answer, classify
 
 REQUEST = httpx.Request("POST", "http://127.0.0.1/")
 

@@ -8,9 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
-from waystation_guards.provider_errors import ErrorClass
-from waystation_guards.providers import ModelSettings, Timeouts
-from waystation_guards.whole_streams import StreamRules
+from waystation_guards.providers.errors import ErrorClass
+from waystation_guards.providers.models import ModelSettings, Timeouts
+from waystation_guards.providers.whole_streams import StreamRules
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/guards/providers.md").read_text()

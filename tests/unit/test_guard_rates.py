@@ -20,13 +20,13 @@ from virtual_time import VirtualTime
 from waystation_guards.calls import CallSite
 from waystation_guards.deadlines import within
 from waystation_guards.errors import GuardUnavailable, RateLimited
-from waystation_guards.memory import memory_ports
-from waystation_guards.memory_state import MemoryState
+from waystation_guards.memory.ports import memory_ports
+from waystation_guards.memory.state import MemoryState
 from waystation_guards.ports import Drawn, Ports, Rate, State, use_ports
-from waystation_guards.rates import RateLimit
-from waystation_guards.rates_places import Places
-from waystation_guards.rates_rules import ModelRate
-from waystation_guards.watching import ModelCall, watched
+from waystation_guards.rates.guard import RateLimit
+from waystation_guards.rates.places import Places
+from waystation_guards.rates.rules import ModelRate
+from waystation_guards.watching.watcher import ModelCall, watched
 
 pytestmark = pytest.mark.anyio
 

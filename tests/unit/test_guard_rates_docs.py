@@ -12,9 +12,9 @@ import pytest
 
 from waystation.catalog.keys_guards import GuardKeys
 from waystation.catalog.keys_http_limits import HttpLimitKeys, LimitKeys
-from waystation_guards.memory import memory_ports
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.ports import use_ports
-from waystation_guards.rates_rules import ModelRate
+from waystation_guards.rates.rules import ModelRate
 
 PAGE = (Path(__file__).parents[2] / "docs" / "guards" / "rate-limits.md").read_text()
 

@@ -14,14 +14,14 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from scripted_calls import ScriptedModel
 from virtual_time import VirtualTime
 from waystation_guards.errors import RateLimited
-from waystation_guards.guarded import guarded
-from waystation_guards.memory import memory_ports
-from waystation_guards.memory_state import MemoryState
+from waystation_guards.guarded.graph import guarded
+from waystation_guards.memory.ports import memory_ports
+from waystation_guards.memory.state import MemoryState
 from waystation_guards.middleware.rates import RateLimitMiddleware
 from waystation_guards.ports import Ports, use_ports
-from waystation_guards.rates import RateLimit
-from waystation_guards.rates_limiter import SharedRateLimiter
-from waystation_guards.rates_rules import ModelRate
+from waystation_guards.rates.guard import RateLimit
+from waystation_guards.rates.limiter import SharedRateLimiter
+from waystation_guards.rates.rules import ModelRate
 
 pytestmark = pytest.mark.anyio
 

@@ -23,10 +23,10 @@ from langchain_core.messages import AIMessage
 from waystation.config import Settings
 from waystation.telemetry.logs import configure_logs
 from waystation_guards.middleware.redaction import pii_middleware
-from waystation_guards.redaction import DEFAULT, Redactor
-from waystation_guards.redaction_logs import RedactLogs
-from waystation_guards.redaction_patterns import KINDS, passes_iban, passes_luhn
-from waystation_guards.redaction_traces import redacting_client
+from waystation_guards.redaction.logs import RedactLogs
+from waystation_guards.redaction.patterns import KINDS, passes_iban, passes_luhn
+from waystation_guards.redaction.redaction import DEFAULT, Redactor
+from waystation_guards.redaction.traces import redacting_client
 
 create_agent = cast("Any", agents).create_agent  # its parameters have types that are not whole
 

@@ -16,17 +16,17 @@ from langgraph.graph import END, START, StateGraph
 from pydantic import BaseModel, Field
 
 from scripted_calls import ScriptedModel
-from waystation_guards.budget import Budget
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.limits import Limit
+from waystation_guards.budget.pricing import Prices, Rates
 from waystation_guards.calls import CallSite
-from waystation_guards.limits import Limit
-from waystation_guards.memory import memory_ports
-from waystation_guards.memory_ledger import MemoryLedger
+from waystation_guards.context.routed_model import MARK, RoutedModel
+from waystation_guards.context.routing import MARKER, RoutingRules, why_larger
+from waystation_guards.memory.ledger import MemoryLedger
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.middleware.thrift import RoutingMiddleware
 from waystation_guards.ports import Ports, use_ports
-from waystation_guards.pricing import Prices, Rates
-from waystation_guards.routed_model import MARK, RoutedModel
-from waystation_guards.routing import MARKER, RoutingRules, why_larger
-from waystation_guards.watching import Watcher
+from waystation_guards.watching.watcher import Watcher
 
 pytestmark = pytest.mark.anyio
 

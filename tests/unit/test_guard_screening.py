@@ -21,15 +21,15 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command
 
 from scripted_calls import ScriptedModel
-from waystation_guards.budget import Budget
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.limits import Limit
 from waystation_guards.errors import BudgetExceeded, ContentBlocked
-from waystation_guards.limits import Limit
 from waystation_guards.middleware.screening import ScreeningMiddleware
-from waystation_guards.screening import Screening, ScreenSettings, marked, texts_of
-from waystation_guards.screening_guard import ScreenedRetriever, ScreenGuard, screened
-from waystation_guards.screening_judge import Judge
-from waystation_guards.screening_rules import RULES
-from waystation_guards.watching import watched
+from waystation_guards.screening.guard import ScreenedRetriever, ScreenGuard, screened
+from waystation_guards.screening.judge import Judge
+from waystation_guards.screening.rules import RULES
+from waystation_guards.screening.screening import Screening, ScreenSettings, marked, texts_of
+from waystation_guards.watching.watcher import watched
 
 pytestmark = pytest.mark.anyio
 

@@ -15,17 +15,17 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import Field
 
 from scripted_calls import ScriptedModel
-from waystation_guards.budget import Budget
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.limits import Limit
+from waystation_guards.budget.pricing import Prices, Rates
 from waystation_guards.calls import PORTS_KEY
-from waystation_guards.limits import Limit
-from waystation_guards.memory import memory_ports
-from waystation_guards.memory_ledger import MemoryLedger
+from waystation_guards.context.thrift import CLEARED, Thrift, prune
+from waystation_guards.context.thrifty_model import MARK, ThriftyModel
+from waystation_guards.memory.ledger import MemoryLedger
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.middleware.thrift import SavingSummarization, ThriftMiddleware
 from waystation_guards.ports import Ports, use_ports
-from waystation_guards.pricing import Prices, Rates
-from waystation_guards.thrift import CLEARED, Thrift, prune
-from waystation_guards.thrifty_model import MARK, ThriftyModel
-from waystation_guards.watching import Watcher
+from waystation_guards.watching.watcher import Watcher
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ from langgraph.graph import END, START, StateGraph
 
 from scripted_calls import USAGE, ScriptedModel
 from waystation_guards.errors import BudgetExceeded, GuardError, GuardUnavailable
-from waystation_guards.watching import Made, ModelCall, ToolCall, Watcher, watched
+from waystation_guards.watching.watcher import Made, ModelCall, ToolCall, Watcher, watched
 
 pytestmark = pytest.mark.anyio
 

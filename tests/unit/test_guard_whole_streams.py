@@ -14,7 +14,7 @@ from pydantic import Field
 
 from scripted_calls import ScriptedModel
 from waystation_guards.errors import StreamBroken
-from waystation_guards.whole_streams import (
+from waystation_guards.providers.whole_streams import (
     Progress,
     StreamRules,
     StreamTimeout,

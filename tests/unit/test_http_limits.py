@@ -19,7 +19,7 @@ from waystation.guarding.http_limit_rules import Asker, Window, asker_of
 from waystation.guarding.http_limit_scope import INSIDE, LIMITED
 from waystation.guarding.http_limit_windows import windows_in_memory
 from waystation.guarding.http_limits import HttpLimits
-from waystation_guards.memory_state import MemoryState
+from waystation_guards.memory.state import MemoryState
 from waystation_guards.ports import Drawn, PortUnavailable
 
 pytestmark = pytest.mark.anyio

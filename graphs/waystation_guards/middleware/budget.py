@@ -35,11 +35,11 @@ from langchain_core.messages import AIMessage, ToolMessage
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from waystation_guards.budget import Budget
-from waystation_guards.budget_degrading import CheaperModel
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.degrading import CheaperModel
 from waystation_guards.errors import BudgetDegrades, BudgetExceeded
-from waystation_guards.guarded_endings import ending_message
-from waystation_guards.watching_config import watching_here, watching_in
+from waystation_guards.guarded.endings import ending_message
+from waystation_guards.watching.config import watching_here, watching_in
 
 Answer = ModelResponse[Any] | AIMessage | ExtendedModelResponse[Any]
 ToolAnswer = ToolMessage | Command[Any]

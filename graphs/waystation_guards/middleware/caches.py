@@ -19,13 +19,13 @@ from langchain_core.messages import ToolMessage
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
-from waystation_guards.cache_rules import OnCacheEvent
-from waystation_guards.cached_model import CachedModel
-from waystation_guards.caching import ResponseCache
+from waystation_guards.budget.pricing import Prices
+from waystation_guards.caching.model import CachedModel
+from waystation_guards.caching.prompts import PromptCaching, PromptCachingModel
+from waystation_guards.caching.responses import ResponseCache
+from waystation_guards.caching.rules import OnCacheEvent
+from waystation_guards.caching.tools import ToolCache, ToolRule, ToolUse
 from waystation_guards.calls import current_config
-from waystation_guards.pricing import Prices
-from waystation_guards.prompt_caching import PromptCaching, PromptCachingModel
-from waystation_guards.tool_caching import ToolCache, ToolRule, ToolUse
 
 Handler = Callable[[ModelRequest[Any]], ModelResponse[Any]]
 AsyncHandler = Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]

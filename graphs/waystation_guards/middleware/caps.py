@@ -22,8 +22,8 @@ from langchain.agents.middleware import (
 )
 from langchain_core.messages import AIMessage, ToolMessage
 
-from waystation_guards.caps import Caps
-from waystation_guards.caps_schema import OutputCheck
+from waystation_guards.caps.caps import Caps
+from waystation_guards.caps.schema import OutputCheck
 from waystation_guards.errors import LimitPassed
 
 OnLimit = Literal["raise", "end", "tell"]

@@ -10,11 +10,11 @@ from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 
-from waystation_guards.breakers import OnChange
-from waystation_guards.failover import FailoverModel
-from waystation_guards.failover_policy import FailoverPolicy
-from waystation_guards.failover_targets import Named, Target, target_of
-from waystation_guards.hedging import Latencies
+from waystation_guards.failover.breakers import OnChange
+from waystation_guards.failover.hedging import Latencies
+from waystation_guards.failover.model import FailoverModel
+from waystation_guards.failover.policy import FailoverPolicy
+from waystation_guards.failover.targets import Named, Target, target_of
 
 
 class FailoverMiddleware(AgentMiddleware[Any, Any, Any]):

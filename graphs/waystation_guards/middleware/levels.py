@@ -23,8 +23,8 @@ from langgraph.types import Command
 
 from waystation_guards.blocking import at_home, wait_for
 from waystation_guards.calls import CallSite, current_config, site_of
-from waystation_guards.levels import LEVELS, Degradation, Level, LevelStanding, at_level, in_maintenance
-from waystation_guards.levels_answers import Answers, RememberedAnswers
+from waystation_guards.levels.answers import Answers, RememberedAnswers
+from waystation_guards.levels.levels import LEVELS, Degradation, Level, LevelStanding, at_level, in_maintenance
 from waystation_guards.ports import Ports, ports_of
 
 _NO_ANSWER: Final = "I cannot answer this at the moment. Please try again later."
@@ -165,7 +165,7 @@ class DegradationMiddleware(AgentMiddleware[Any, Any, Any]):
         if not isinstance(given, str):
             return given
         if given not in self._models:
-            from waystation_guards.providers import chat_model  # loads a provider's package
+            from waystation_guards.providers.models import chat_model  # loads a provider's package
 
             self._models[given] = chat_model(given)
         return self._models[given]

@@ -26,11 +26,11 @@ from langchain.agents.middleware.types import PrivateStateAttr
 from langchain_core.messages import AIMessage, ToolCall, ToolMessage
 from langgraph.types import Command
 
-from waystation_guards.audit import audit
+from waystation_guards.audit.audit import audit
 from waystation_guards.blocking import wait_for
 from waystation_guards.calls import current_config, site_of
 from waystation_guards.errors import NotPermitted
-from waystation_guards.permissions import Permissions, Verdict, entry_of
+from waystation_guards.permissions.permissions import Permissions, Verdict, entry_of
 from waystation_guards.ports import ports_of
 
 Result = ToolMessage | Command[Any]

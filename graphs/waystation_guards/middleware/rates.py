@@ -14,8 +14,8 @@ from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 
-from waystation_guards.guarded import guarded
-from waystation_guards.rates import RateLimit
+from waystation_guards.guarded.graph import guarded
+from waystation_guards.rates.guard import RateLimit
 
 
 class RateLimitMiddleware(AgentMiddleware[Any, Any, Any]):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from langchain.agents.middleware import PIIMiddleware
 from langchain.agents.middleware.pii import PIIMatch
 
-from waystation_guards.redaction import DEFAULT, Redactor
+from waystation_guards.redaction.redaction import DEFAULT, Redactor
 
 
 def pii_middleware(

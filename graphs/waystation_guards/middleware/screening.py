@@ -17,8 +17,8 @@ from langchain_core.messages import SystemMessage, ToolMessage
 from waystation_guards.blocking import wait_for
 from waystation_guards.calls import current_config
 from waystation_guards.ports import ports_of
-from waystation_guards.screening import MARK_NOTE, Screening, marked_message
-from waystation_guards.screening_guard import screened
+from waystation_guards.screening.guard import screened
+from waystation_guards.screening.screening import MARK_NOTE, Screening, marked_message
 
 
 class ScreeningMiddleware(AgentMiddleware[Any, Any, Any]):

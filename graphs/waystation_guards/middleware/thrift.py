@@ -20,14 +20,14 @@ from langchain_core.messages import BaseMessage, RemoveMessage
 from langchain_core.messages.utils import count_tokens_approximately
 
 from waystation_guards.blocking import wait_for
+from waystation_guards.budget.pricing import Prices
+from waystation_guards.budget.savings import record_saving, saving_of_tokens
 from waystation_guards.calls import current_config, site_of
+from waystation_guards.context.routed_model import RoutedModel
+from waystation_guards.context.routing import RoutingRules
+from waystation_guards.context.thrift import Thrift
+from waystation_guards.context.thrifty_model import ThriftyModel
 from waystation_guards.ports import ports_of
-from waystation_guards.pricing import Prices
-from waystation_guards.routed_model import RoutedModel
-from waystation_guards.routing import RoutingRules
-from waystation_guards.savings import record_saving, saving_of_tokens
-from waystation_guards.thrift import Thrift
-from waystation_guards.thrifty_model import ThriftyModel
 
 Handler = Callable[[ModelRequest[Any]], ModelResponse[Any]]
 AsyncHandler = Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]

@@ -23,15 +23,15 @@ from waystation.catalog.keys_guards_for import Entry, place
 from waystation.catalog.keys_guards_own import AlertKeys, KillKeys, MetricsKeys, OwnKeys
 from waystation.catalog.keys_http_limits import HttpLimitKeys
 from waystation.errors import ConfigError
-from waystation_guards.cache_rules import CacheRules
-from waystation_guards.caps import Caps
-from waystation_guards.failover_policy import FailoverPolicy
-from waystation_guards.levels import Level, LevelPolicy, Rule
-from waystation_guards.limits import Limit
-from waystation_guards.permissions import Permissions, permissions_of
-from waystation_guards.pricing import Prices
-from waystation_guards.rates_rules import ModelRate
-from waystation_guards.screening import ScreenSettings
+from waystation_guards.budget.limits import Limit
+from waystation_guards.budget.pricing import Prices
+from waystation_guards.caching.rules import CacheRules
+from waystation_guards.caps.caps import Caps
+from waystation_guards.failover.policy import FailoverPolicy
+from waystation_guards.levels.levels import Level, LevelPolicy, Rule
+from waystation_guards.permissions.permissions import Permissions, permissions_of
+from waystation_guards.rates.rules import ModelRate
+from waystation_guards.screening.screening import ScreenSettings
 
 T = TypeVar("T")
 

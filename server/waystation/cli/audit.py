@@ -14,9 +14,9 @@ from waystation.guarding.audit import PostgresAuditLog
 from waystation.process import database_uri
 from waystation_db import audit as rows
 from waystation_db.pool import Database
-from waystation_guards.audit import AuditHead
-from waystation_guards.audit_chain import Verdict, verify, verify_log
-from waystation_guards.audit_export import as_line, from_lines
+from waystation_guards.audit.audit import AuditHead
+from waystation_guards.audit.chain import Verdict, verify, verify_log
+from waystation_guards.audit.export import as_line, from_lines
 
 
 def export_all(config: Path | None, *, tenant: str, after: int, action: str | None) -> None:

@@ -18,7 +18,7 @@ from waystation.guarding.ports import guard_stores
 from waystation.process import database_uri
 from waystation_db.migrate import check
 from waystation_db.pool import Database
-from waystation_guards.levels import DEFAULT, LEVELS, Level, LevelStanding, clear_level, current_level, set_level
+from waystation_guards.levels.levels import DEFAULT, LEVELS, Level, LevelStanding, clear_level, current_level, set_level
 
 AUTO = "auto"
 

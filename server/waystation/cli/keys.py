@@ -24,7 +24,7 @@ from waystation.process import database_uri
 from waystation_db import api_keys, audit
 from waystation_db.migrate import check
 from waystation_db.pool import Database
-from waystation_guards.audit import AuditEntry
+from waystation_guards.audit.audit import AuditEntry
 
 T = TypeVar("T")
 

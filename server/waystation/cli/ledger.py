@@ -21,8 +21,8 @@ from waystation.guarding.recalculation import Repriced, correct, exported, rebui
 from waystation.process import database_uri
 from waystation_db.guard_ledger import Drift
 from waystation_db.pool import Database
-from waystation_guards.limits import UNIT_SIZES
-from waystation_guards.pricing import NANO, Prices, rounded
+from waystation_guards.budget.limits import UNIT_SIZES
+from waystation_guards.budget.pricing import NANO, Prices, rounded
 
 
 def export_all(

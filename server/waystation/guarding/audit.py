@@ -22,8 +22,8 @@ from waystation.telemetry import metrics
 from waystation_db import audit as rows
 from waystation_db.errors import DatabaseError, DatabaseUnavailable
 from waystation_db.pool import Database
-from waystation_guards.audit import AuditEntry, AuditHead, AuditRecord
-from waystation_guards.audit_chain import GENESIS
+from waystation_guards.audit.audit import AuditEntry, AuditHead, AuditRecord
+from waystation_guards.audit.chain import GENESIS
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _CLOSE_S = 5.0
 
 
 class PostgresAuditLog:
-    """The chains in Postgres: `waystation_guards.audit.AuditLog` without the gathering. On the database's loop."""
+    """The chains in Postgres: `waystation_guards.audit.audit.AuditLog` without the gathering. On the database's loop."""
 
     def __init__(self, db: Database) -> None:
         self._db = db

@@ -10,8 +10,8 @@ from waystation.catalog.keys_audit import AuditKeys
 
 if TYPE_CHECKING:  # loaded where a project keeps an audit log, and where a run is guarded
     from waystation.guarding.audit import AuditWriter
-    from waystation_guards.audit import AuditEntry, AuditSink
-    from waystation_guards.watching import Guard
+    from waystation_guards.audit.audit import AuditEntry, AuditSink
+    from waystation_guards.watching.watcher import Guard
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Formed:
     def _kept(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         if self.keys.arguments == "none" or all(str(one).startswith("sha256:") for one in arguments.values()):
             return {} if self.keys.arguments == "none" else arguments
-        from waystation_guards.audit import ArgumentsForm
+        from waystation_guards.audit.audit import ArgumentsForm
 
         return ArgumentsForm("hashed").of(arguments)
 
@@ -56,7 +56,7 @@ class RunAudit:
         """The guard that hears of the refusals of those after it."""
         if self.sink is None:
             return ()
-        from waystation_guards.audit import ArgumentsForm
-        from waystation_guards.audit_guard import AuditGuard
+        from waystation_guards.audit.audit import ArgumentsForm
+        from waystation_guards.audit.guard import AuditGuard
 
         return (AuditGuard(tools=self.tools, form=ArgumentsForm(kept=self.keys.arguments)),)

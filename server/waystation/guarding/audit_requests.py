@@ -16,7 +16,7 @@ from waystation.auth.principal import DEFAULT_TENANT
 from waystation.catalog.keys_audit import AuditKeys
 from waystation.guarding.audit import AuditWriter
 from waystation.guarding.kill import key_of
-from waystation_guards.audit import AuditEntry, Outcome
+from waystation_guards.audit.audit import AuditEntry, Outcome
 
 REFUSALS_PER_S: Final = 5.0
 REFUSALS_AT_ONCE: Final = 20.0

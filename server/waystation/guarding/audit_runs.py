@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from waystation.guarding.kill import key_of
 from waystation_db.rows import RunKey
-from waystation_guards.audit import AuditEntry
+from waystation_guards.audit.audit import AuditEntry
 
 _MOST_DECISIONS = 20
 

@@ -20,7 +20,7 @@ from waystation_db.errors import DatabaseError
 from waystation_db.json import dumps
 from waystation_db.pool import Database
 from waystation_db.rows import RunKey
-from waystation_guards.budget_alerts import Alert
+from waystation_guards.budget.alerts import Alert
 from waystation_guards.calls import CallSite
 from waystation_guards.ports import Account, Balance, Entry, Hold, Ledger, Refusal
 

@@ -18,19 +18,19 @@ from waystation.guarding.policy_levels import REDUCED, Levels, open_levels
 from waystation.guarding.policy_models import ModelParts
 from waystation.guarding.whose import Whose
 from waystation_db.pool import Database
-from waystation_guards.budget import Budget
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.limits import Limit
+from waystation_guards.budget.pricing import Prices
 from waystation_guards.calls import CallSite
-from waystation_guards.caps import CapGuard
-from waystation_guards.levels import LevelStanding
-from waystation_guards.limits import Limit
+from waystation_guards.caps.caps import CapGuard
+from waystation_guards.levels.levels import LevelStanding
 from waystation_guards.model_layer import Layer, install
-from waystation_guards.permissions import ToolGuard
+from waystation_guards.permissions.permissions import ToolGuard
 from waystation_guards.ports import Ports
-from waystation_guards.pricing import Prices
-from waystation_guards.rates import RateLimit
-from waystation_guards.screening import Screening
-from waystation_guards.screening_guard import ScreenGuard
-from waystation_guards.watching import Guard
+from waystation_guards.rates.guard import RateLimit
+from waystation_guards.screening.guard import ScreenGuard
+from waystation_guards.screening.screening import Screening
+from waystation_guards.watching.watcher import Guard
 
 _REMEMBERED: Final = 10_000
 """Callers whose entries are known; tenants, users and keys are many, combinations of entries few."""

@@ -9,10 +9,10 @@ from waystation.catalog.keys_guards import LevelKeys
 from waystation.telemetry import metrics
 from waystation_db.pool import Database
 from waystation_db.queue import queue_statistics
-from waystation_guards.budget import Budget
+from waystation_guards.budget.budget import Budget
 from waystation_guards.calls import CallSite
-from waystation_guards.levels import LEVELS, Degradation, LevelStanding, Signal
-from waystation_guards.levels_signals import breakers_open, budget_spent
+from waystation_guards.levels.levels import LEVELS, Degradation, LevelStanding, Signal
+from waystation_guards.levels.signals import breakers_open, budget_spent
 from waystation_guards.ports import Ports
 
 REDUCED: Final = frozenset(("reduced", "minimal", "maintenance"))

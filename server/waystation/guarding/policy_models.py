@@ -14,12 +14,12 @@ from waystation.catalog.keys_guards import CheaperKeys, FailoverKeys, GuardKeys
 from waystation.catalog.keys_guards_for import Entry
 from waystation.errors import ConfigError
 from waystation.telemetry import metrics
-from waystation_guards.breakers import BreakerChange
-from waystation_guards.cache_rules import CacheEvent
-from waystation_guards.caching import ResponseCache
-from waystation_guards.failover_targets import Target, target_of
+from waystation_guards.budget.pricing import Prices
+from waystation_guards.caching.responses import ResponseCache
+from waystation_guards.caching.rules import CacheEvent
+from waystation_guards.failover.breakers import BreakerChange
+from waystation_guards.failover.targets import Target, target_of
 from waystation_guards.model_layer import Failover, Layer
-from waystation_guards.pricing import Prices
 
 _HIT: Final = ("hit", "stale", "waited")
 

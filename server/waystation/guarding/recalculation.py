@@ -16,7 +16,7 @@ from waystation.errors import NotFound
 from waystation_db import guard_ledger
 from waystation_db.guard_ledger import CallEntry, Drift, Mark, ModelEntry
 from waystation_db.pool import Database
-from waystation_guards.pricing import Prices
+from waystation_guards.budget.pricing import Prices
 
 _PAGE: Final = 200
 

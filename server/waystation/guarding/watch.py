@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # loaded where a run is guarded: see `Guards.watch`
     from waystation.guarding.policy import Policy
     from waystation.guarding.ports import GuardStores
     from waystation_guards.ports import Ports
-    from waystation_guards.watching import Guard, Made, ModelCall, ToolCall, Watcher
+    from waystation_guards.watching.watcher import Guard, Made, ModelCall, ToolCall, Watcher
 
 _USED = "waystation_guards.ports"
 """The module that is loaded where any graph uses guards of its own."""
@@ -143,7 +143,7 @@ class Watch:
             if self.applied is None:
                 yield graph
                 return
-            from waystation_guards.guarded_endings import with_endings
+            from waystation_guards.guarded.endings import with_endings
             from waystation_guards.model_layer import layered
 
             with layered(self.applied.layer):
@@ -223,7 +223,7 @@ def refusal_of(error: BaseException) -> Mapping[str, Any]:
 
 def _watcher(guards: tuple[Guard, ...], hearers: Sequence[Hearer]) -> Watcher:
     from waystation_guards.errors import GuardError
-    from waystation_guards.watching import Watcher
+    from waystation_guards.watching.watcher import Watcher
 
     class RunWatcher(Watcher):
         """Counts refusals, and tells who hears of calls of verdicts."""

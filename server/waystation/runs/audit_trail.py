@@ -25,7 +25,7 @@ async def read(
         NotFound: the project keeps no log. Forbidden: the caller may not read it.
     """
     log = _log(services, caller)
-    from waystation_guards.audit_export import as_object
+    from waystation_guards.audit.export import as_object
 
     found = log.read(caller.tenant_id, after=after, limit=limit, action=action)
     return [as_object(record) async for record in found]
@@ -34,7 +34,7 @@ async def read(
 async def verified(services: Services, caller: Principal) -> dict[str, Any]:
     """Whether the caller's tenant's chain is whole. Raises as `read`."""
     log = _log(services, caller)
-    from waystation_guards.audit_chain import verify_log
+    from waystation_guards.audit.chain import verify_log
 
     verdict = await verify_log(log, caller.tenant_id)
     fault = verdict.fault

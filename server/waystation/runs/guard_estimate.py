@@ -20,7 +20,7 @@ from waystation.services import GraphSide, Services
 from waystation_db import assistants, guard_history, threads
 
 if TYPE_CHECKING:  # loaded when it is asked for
-    from waystation_guards.forecasting import PastRun
+    from waystation_guards.budget.forecasting import PastRun
 
 RUNS: Final = 200
 WITHIN_S: Final = 30 * 86_400.0
@@ -43,8 +43,8 @@ async def estimate(
         past = await guard_history.runs_of_graph(conn, caller.tenant_id, graph_id, within_s=WITHIN_S, limit=RUNS)
 
     async def there(side: GraphSide) -> dict[str, Any]:
-        from waystation_guards.forecasting import forecast, shortfalls, tokens_of
-        from waystation_guards.pricing import Prices
+        from waystation_guards.budget.forecasting import forecast, shortfalls, tokens_of
+        from waystation_guards.budget.pricing import Prices
 
         policy = None if side.guards is None else side.guards.policy
         runs = _past_runs(past)
@@ -89,7 +89,7 @@ async def _messages_of(services: Services, caller: Principal, thread_id: str) ->
 def _past_runs(past: Sequence[guard_history.PastRun]) -> list[PastRun]:
     """As forecasts take them. A run's first prompt is its input, the thread's messages, and what the graph adds to all:
     the least that any run had beyond its own input."""
-    from waystation_guards.forecasting import PastCall, PastRun, tokens_of
+    from waystation_guards.budget.forecasting import PastCall, PastRun, tokens_of
 
     added = [run.calls[0][2] - tokens_of(run.input) for run in past if run.input is not None]
     least = max(0, min(added)) if added else None

@@ -14,7 +14,7 @@ from waystation_db import guard_ledger, guard_standing
 from waystation_db.errors import DatabaseError
 
 if TYPE_CHECKING:  # loaded where there are guards
-    from waystation_guards.limits import Limit
+    from waystation_guards.budget.limits import Limit
 
 FRESH_S: Final = 5.0
 
@@ -47,7 +47,7 @@ class GuardFigures:
             metrics.GUARD_BREAKER_OPEN.labels(target).set(is_open)
 
     async def _look_at_budgets(self, named: tuple[str, ...]) -> None:
-        from waystation_guards.limits import UNIT_SIZES
+        from waystation_guards.budget.limits import UNIT_SIZES
 
         tenants = sorted({DEFAULT_TENANT, *named})
         async with self._services.db.connection() as conn:

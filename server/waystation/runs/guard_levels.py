@@ -15,7 +15,7 @@ from waystation.services import GraphSide, Services
 from waystation_db import guard_state
 
 if TYPE_CHECKING:  # loaded where there are guards
-    from waystation_guards.levels import LevelPolicy
+    from waystation_guards.levels.levels import LevelPolicy
     from waystation_guards.ports import Ports
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ async def level(services: Services, caller: Principal, owner: LevelOwner) -> dic
     name = _name(services, caller, owner)
 
     async def read(ports: Ports) -> dict[str, Any]:
-        from waystation_guards.levels import current_level
+        from waystation_guards.levels.levels import current_level
 
         return (await current_level(ports, name=name)).as_event()
 
@@ -61,7 +61,7 @@ async def set_level(
     name = _own_name(services, caller, owner)
 
     async def write(ports: Ports) -> dict[str, Any]:
-        from waystation_guards.levels import set_level as set_in
+        from waystation_guards.levels.levels import set_level as set_in
 
         return (await set_in(ports, wanted, for_s=for_s, by=caller.identity, reason=reason, name=name)).as_event()
 
@@ -73,8 +73,8 @@ async def clear_level(services: Services, caller: Principal, owner: LevelOwner) 
     name = _own_name(services, caller, owner)
 
     async def clear(ports: Ports) -> dict[str, Any]:
-        from waystation_guards.levels import clear_level as clear_in
-        from waystation_guards.levels import current_level
+        from waystation_guards.levels.levels import clear_level as clear_in
+        from waystation_guards.levels.levels import current_level
 
         await clear_in(ports, name=name)
         return (await current_level(ports, name=name)).as_event()

@@ -21,7 +21,7 @@ from waystation_db.guard_standing import AccountRow
 if TYPE_CHECKING:  # loaded where there are guards
     from datetime import datetime
 
-    from waystation_guards.limits import Limit
+    from waystation_guards.budget.limits import Limit
 
 Scope = Literal["run", "thread", "assistant", "graph", "user", "key", "tenant"]
 Unit = Literal["usd", "tokens", "model_calls", "tool_calls", "seconds"]
@@ -96,7 +96,7 @@ async def grant(services: Services, caller: Principal, wish: GrantWish) -> dict[
     one = found[0]
 
     async def there(side: GraphSide) -> None:
-        from waystation_guards.budget import Budget
+        from waystation_guards.budget.budget import Budget
         from waystation_guards.calls import CallSite
         from waystation_guards.ports import PortUnavailable
 
@@ -186,15 +186,15 @@ def _scope(limit: Limit) -> str:
 
 
 def _label(limit: Limit, now: datetime) -> str:
-    from waystation_guards.windows import window_label
+    from waystation_guards.budget.windows import window_label
 
     return window_label(limit.window, now, limit.timezone)
 
 
 def standing_of(row: AccountRow, limit: Limit | None, now: datetime) -> dict[str, Any]:
     """An account in the limit's own unit."""
-    from waystation_guards.limits import UNIT_SIZES
-    from waystation_guards.windows import window_end
+    from waystation_guards.budget.limits import UNIT_SIZES
+    from waystation_guards.budget.windows import window_end
 
     size: int = UNIT_SIZES[row.unit]  # pyright: ignore[reportArgumentType]  # the table's CHECK has the same units
     scope, _, name = row.scope.partition("/")

@@ -34,7 +34,7 @@ async def open_audit(project: Project, db: Database, *, process: str) -> AsyncGe
 
 def _tell_of_start(writer: AuditWriter, project: Project, keys: AuditKeys, process: str) -> None:
     """Under which policy this process works: by its hash, and as it is where it is short."""
-    from waystation_guards.audit import AuditEntry
+    from waystation_guards.audit.audit import AuditEntry
 
     if "guards" not in keys.what:
         return

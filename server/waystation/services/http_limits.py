@@ -46,7 +46,7 @@ def _states(
     settings: Settings, db: Database, stack: contextlib.AsyncExitStack, *, alone: bool
 ) -> Callable[[str], State]:
     if settings.redis_uri is None and alone:
-        from waystation_guards.memory_state import MemoryState
+        from waystation_guards.memory.state import MemoryState
 
         state = MemoryState()
         return lambda _: state

@@ -25,7 +25,7 @@ def configure_logs(
     *, level: str = "INFO", as_json: bool = False, color: bool = False, redact: Sequence[str] = ()
 ) -> None:
     """Send every logger of the process to stdout. `level` is the least severe one that is shown; `redact`: kinds of
-    what is personal or secret (`waystation_guards.redaction.KINDS`) that no line shows."""
+    what is personal or secret (`waystation_guards.redaction.redaction.KINDS`) that no line shows."""
     if reconfigure := getattr(sys.stdout, "reconfigure", None):
         reconfigure(errors="backslashreplace")  # what graphs raise may hold what no encoding has
     handler = logging.StreamHandler(sys.stdout)
@@ -106,7 +106,7 @@ def _redacting(kinds: Sequence[str]) -> list[Processor]:
     """What takes things out of lines: after tracebacks are texts, before anything is written."""
     if not kinds:
         return []
-    from waystation_guards.redaction_logs import RedactLogs  # compiles its patterns: for those who want it
+    from waystation_guards.redaction.logs import RedactLogs  # compiles its patterns: for those who want it
 
     return [structlog.processors.format_exc_info, RedactLogs(kinds)]
 
