@@ -36,7 +36,7 @@ EVERYWHERE: Final = frozenset({"self", "headers", "params"})
 
 NOT_TESTED: Final = {
     "subgraph.extensions": "no graph of the tests has a transformer that adds a channel inside a subgraph",
-    "subgraph.messages": "the client finds a subgraph's children by `tasks` events, which the reference does not send either",
+    "subgraph.messages": "the client finds grandchildren by `tasks` events, which the reference does not send either",
     "subgraph.subagents": "as `subgraph.messages`",
     "subgraph.subgraphs": "as `subgraph.messages`",
     "subgraph.tool_calls": "no graph of the tests calls a tool inside a subgraph",

@@ -37,7 +37,7 @@ _CLOSE_S = 5.0
 
 
 class PostgresAuditLog:
-    """The chains in Postgres: `waystation_guards.audit.audit.AuditLog` without the gathering. On the database's loop."""
+    """The chains in Postgres: `waystation_guards.audit.AuditLog` without the gathering. On the database's loop."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
