@@ -12,18 +12,20 @@ TIMEOUT_S=${TIMEOUT_S:-1800}
 manifests=$(mktemp)
 trap 'rm -f "$manifests"' EXIT
 kubectl kustomize "$overlay" > "$manifests"
-namespace=$(sed -n '/^kind: Namespace$/,/^---$/s/^  name: //p' "$manifests")
+# Kind/name of everything in it, a line each.
+things=$(awk '/^[a-zA-Z]/ { section = $1 } /^kind:/ { kind = $2 } section == "metadata:" && /^  name: / { print kind "/" $2 }' "$manifests")
+namespace=$(echo "$things" | sed -n 's,^Namespace/,,p')
 label=app.kubernetes.io/component
 
 say() { echo "rollout: $*" >&2; }
 apply() { kubectl "$@" apply -f "$manifests" -l "$selector" ${DRY_RUN:+--dry-run=server}; }
-has() { grep -q "^  name: $1\$" "$manifests"; }
+has() { echo "$things" | grep -qx "$1"; }
 
 migrate() { # <phase> [options of kubectl]
     phase=$1
     shift
     job=waystation-migrate-$phase
-    has "$job" || return 0
+    has "Job/$job" || return 0
     say "migrations of the phase $phase"
     selector="$label=migrate-$phase"
     if [ -n "${DRY_RUN:-}" ]; then apply "$@"; return; fi
@@ -46,10 +48,7 @@ migrate() { # <phase> [options of kubectl]
 }
 
 say "$overlay into the namespace $namespace"
-selector="$label=config"
-apply "$@"
-# What has no pods of ours, and the databases; then what needs them.
-selector="$label in (config,postgres,redis,ingress,monitoring)"
+selector="$label in (config,postgres,redis)"
 apply "$@"
 migrate pre "$@"
 say "the processes"
@@ -57,10 +56,10 @@ selector="$label notin (migrate-pre,migrate-post)"
 apply "$@"
 if [ -z "${DRY_RUN:-}" ]; then
     for deployment in waystation-api waystation-worker waystation-api-canary waystation-worker-canary; do
-        if grep -q '^kind: Rollout$' "$manifests" && [ "$deployment" = waystation-api ]; then
-            say "waystation-api goes step by step; migrations of the phase post wait for it"
-            kubectl "$@" -n "$namespace" wait rollout/waystation-api --for=jsonpath='{.status.phase}'=Healthy --timeout="${TIMEOUT_S}s"
-        elif has "$deployment"; then
+        if has "Rollout/$deployment"; then
+            say "$deployment goes step by step; migrations of the phase post wait for it"
+            kubectl "$@" -n "$namespace" wait "rollout/$deployment" --for=jsonpath='{.status.phase}'=Healthy --timeout="${TIMEOUT_S}s"
+        elif has "Deployment/$deployment"; then
             kubectl "$@" -n "$namespace" rollout status "deployment/$deployment" --timeout="${TIMEOUT_S}s"
         fi
     done
