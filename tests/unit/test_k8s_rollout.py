@@ -1,5 +1,5 @@
-"""`k8s/rollout.sh` applies an overlay in the order that keeps the service up. A stand-in for kubectl writes down what it
-is asked to do to a cluster; manifests are rendered by the real one."""
+"""`k8s/rollout.sh` applies an overlay in the order that keeps the service up. A stand-in for kubectl writes down what
+it is asked to do to a cluster; manifests are rendered by the real one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ STAND_IN = f"""#!/bin/sh
 [ "$1" = kustomize ] && exec {KUBECTL} "$@"
 echo "$*" | sed 's,-f /[^ ]*,-f FILE,' >> "$CALLS"
 case "$*" in *"get job "*) for job; do
-    case "$job" in "$FAILING") echo "FailureTarget Failed" ;; waystation-migrate-*) echo "SuccessCriteriaMet Complete" ;; esac
+    case "$job" in
+        "$FAILING") echo "FailureTarget Failed" ;;
+        waystation-migrate-*) echo "SuccessCriteriaMet Complete" ;;
+    esac
 done ;; esac
 """
 
