@@ -137,7 +137,7 @@ JSON: Any = st.recursive(
     max_leaves=12,
 )
 RULES: Any = st.one_of(
-    JSON.map(lambda value: ArgumentRule("x", equals=value)),
+    st.builds(ArgumentRule, st.just("x"), equals=JSON),
     st.lists(JSON, min_size=1, max_size=3).map(lambda values: ArgumentRule("x", one_of=tuple(values))),
     st.floats(allow_nan=False).map(lambda value: ArgumentRule("x", minimum=value)),
     st.floats(allow_nan=False).map(lambda value: ArgumentRule("x", maximum=value)),
@@ -212,24 +212,24 @@ def test_permissions_come_from_json() -> None:
     assert effect(permissions, "refund", "service", amount=4) == "allow"
 
 
-@pytest.mark.parametrize(
-    ("wrong", "says"),
-    [
-        ({"defaults": "deny"}, "permissions has 'defaults'"),
-        ({"default": "maybe"}, "default of permissions is 'maybe'"),
-        ({"rules": {}}, "rules of permissions is {}"),
-        ({"rules": [{}]}, "rules.0: tools of a tool rule is empty"),
-        ({"rules": [{"tools": "refund"}]}, "rules.0: tools of a tool rule is 'refund'; expected is a list"),
-        ({"rules": [{"tools": ["a"], "role": ["b"]}]}, "rules.0 has 'role'"),
-        ({"rules": [{"tools": ["a"], "effect": "ask"}]}, "rules.0: effect of a tool rule is 'ask'"),
-        ({"rules": [{"tools": ["a"], "arguments": {"x": {"regex": "b"}}}]}, "rules.0: .*regex"),
-        ({"rules": [{"tools": ["a"], "arguments": {"x": {"matches": "("}}}]}, "no regular expression"),
-        ({"rules": [{"tools": ["a"], "arguments": {"x": {}}}]}, "asks for nothing"),
-        ({"rules": [{"tools": ["a"], "arguments": {"x": {"minimum": "1"}}}]}, "minimum of 'x' is '1'"),
-        ({"rules": [{"tools": ["a"], "arguments": ["x"]}]}, "rules.0.arguments is"),
-        ({"rules": ["a"]}, "rules.0 is 'a'"),
-    ],
-)
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"defaults": "deny"}, "permissions has 'defaults'"),
+    ({"default": "maybe"}, "default of permissions is 'maybe'"),
+    ({"rules": {}}, "rules of permissions is {}"),
+    ({"rules": [{}]}, "rules.0: tools of a tool rule is empty"),
+    ({"rules": [{"tools": "refund"}]}, "rules.0: tools of a tool rule is 'refund'; expected is a list"),
+    ({"rules": [{"tools": ["a"], "role": ["b"]}]}, "rules.0 has 'role'"),
+    ({"rules": [{"tools": ["a"], "effect": "ask"}]}, "rules.0: effect of a tool rule is 'ask'"),
+    ({"rules": [{"tools": ["a"], "arguments": {"x": {"regex": "b"}}}]}, "rules.0: .*regex"),
+    ({"rules": [{"tools": ["a"], "arguments": {"x": {"matches": "("}}}]}, "no regular expression"),
+    ({"rules": [{"tools": ["a"], "arguments": {"x": {}}}]}, "asks for nothing"),
+    ({"rules": [{"tools": ["a"], "arguments": {"x": {"minimum": "1"}}}]}, "minimum of 'x' is '1'"),
+    ({"rules": [{"tools": ["a"], "arguments": ["x"]}]}, "rules.0.arguments is"),
+    ({"rules": ["a"]}, "rules.0 is 'a'"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "says"), WRONG)
 def test_wrong_json_says_where(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         permissions_of(wrong)
