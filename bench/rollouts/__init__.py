@@ -1,0 +1,1 @@
+"""Fleets of processes that are treated as Kubernetes treats pods."""
