@@ -18,7 +18,7 @@ from langgraph.config import get_config
 PORTS_KEY = "__waystation_guards"
 """The member of `configurable` in which a server hands in its ports and the caller's tenant."""
 
-WRAPPER: Final = "waystation-"
+WRAPPER: Final = "waystation-guards-"
 """What `_llm_type` of a model begins with that only passes calls on to others. Watchers are asked about the calls
 of those others and not about its own: a call costs once."""
 

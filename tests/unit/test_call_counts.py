@@ -74,8 +74,8 @@ async def test_what_nobody_ends_is_cancelled_at_the_end() -> None:
 
 def test_models_that_only_pass_calls_on_are_not_counted() -> None:
     counts, run_id = CallCounts(), uuid4()
-    calls = counted("waystation_model_calls_total", model="waystation-cached", outcome="success")
-    counts.on_chat_model_start({}, [[]], run_id=run_id, invocation_params={"_type": "waystation-cached"})
+    calls = counted("waystation_model_calls_total", model="waystation-guards-cached", outcome="success")
+    counts.on_chat_model_start({}, [[]], run_id=run_id, invocation_params={"_type": "waystation-guards-cached"})
     counts.on_llm_end(LLMResult(generations=[[]]), run_id=run_id)
     assert calls() == 0
 

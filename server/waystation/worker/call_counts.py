@@ -17,7 +17,7 @@ from waystation.telemetry import metrics
 from waystation.telemetry.counting import MODELS, TOOLS
 
 _NAMES: Final = ("model", "model_name", "model_id", "deployment_name")
-_WRAPPER: Final = "waystation-"
+_WRAPPER: Final = "waystation-guards-"
 """As `waystation_guards.calls.WRAPPER`: models that only pass calls on to others, which are told of themselves."""
 
 
