@@ -78,11 +78,12 @@ class Services:
         server = subprocess.Popen([*command, "--dir", str(path.parent)], stdout=subprocess.DEVNULL)
         self._stack.callback(server.wait)
         self._stack.callback(server.terminate)
-        _until_answers(path)
+        until_answers(path)
         return f"unix://{path}", server.pid
 
 
-def _until_answers(path: Path) -> None:
+def until_answers(path: Path) -> None:
+    """Wait until the Redis on the socket answers."""
     deadline = time.monotonic() + _REDIS_START_S
     while True:
         try:
