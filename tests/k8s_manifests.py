@@ -31,6 +31,7 @@ VARIANTS: Mapping[str, Sequence[str]] = {
     "hpa-heavy": ("secrets-external", "hpa", "profile-heavy", "ingress", "monitoring"),
     "rollouts": ("secrets-external", "profile-standard", "keda", "ingress", "monitoring", "rollouts"),
     "rollouts-hpa": ("secrets-external", "hpa", "profile-standard", "ingress", "rollouts"),
+    "keda-plain": ("secrets-plain", "profile-light", "postgres-pod", "redis", "keda"),
     "gateway-cnpg": ("secrets-external", "profile-heavy", "redis", "keda", "gateway", "postgres-cnpg"),
 }
 """Overlays that users may put together of the components that those here leave out."""

@@ -1,0 +1,66 @@
+"""The pages on Kubernetes say what the manifests say."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from k8s_manifests import K8S, OVERLAYS, container, needs_kubectl, of_kind, one, ours, rendered, settings_of
+
+README = (K8S / "README.md").read_text()
+PAGE = (K8S.parent / "docs/operations/kubernetes.md").read_text()
+
+
+def test_every_component_and_overlay_is_named() -> None:
+    table = README[README.index("| component |") :]
+    named = set(re.findall(r"`([a-z-]+)`", table))
+    named |= {f"profile{ending}" for ending in named if ending.startswith("-")}
+    assert {path.name for path in (K8S / "components").iterdir()} <= named
+    for overlay in OVERLAYS:
+        assert overlay.removeprefix("overlays/") in README or overlay.removeprefix("overlays/") in PAGE
+
+
+def test_files_that_the_page_names_exist() -> None:
+    for path in re.findall(r"`((?:base|components|overlays|k8s)/[\w./-]+)`", README + PAGE):
+        assert (K8S / path).exists() or (K8S.parent / path).exists(), path
+    for overlay in re.findall(r"k8s/rollout\.sh (\S+)", README + PAGE):
+        assert (K8S.parent / overlay.rstrip("`") / "kustomization.yaml").exists()
+
+
+@needs_kubectl
+@pytest.mark.parametrize(
+    ("profile", "overlay"), [("light", "hpa-light"), ("standard", "overlays/production"), ("heavy", "hpa-heavy")]
+)
+def test_the_table_of_sizes_is_that_of_the_profiles(profile: str, overlay: str) -> None:
+    manifests = rendered(overlay)
+    templates = dict(ours(manifests))
+    sizes = {name: container(templates[f"waystation-{name}"])["resources"] for name in ("api", "worker")}
+
+    def said(requests: dict[str, str]) -> str:
+        cpu = requests["cpu"] if requests["cpu"].endswith("m") else f"{requests['cpu']} CPU"
+        return f"{cpu}, {requests['memory']}"
+
+    slots = settings_of(manifests)["N_JOBS_PER_WORKER"]
+    api, worker = sizes["api"]["requests"], sizes["worker"]["requests"]
+    limit = sizes["worker"]["limits"]["memory"]
+    assert f"| `{profile}` | {slots} | {said(api)} | {said(worker)} ({limit}) |" in PAGE
+
+
+@needs_kubectl
+def test_the_sum_of_connections_and_the_times_are_the_manifests() -> None:
+    manifests = rendered("overlays/production")
+    each = 2 * int(settings_of(manifests)["LANGGRAPH_POSTGRES_POOL_MAX_SIZE"]) + 4
+    processes = sum(scaled["spec"]["maxReplicaCount"] + 1 for scaled in of_kind(manifests, "ScaledObject"))
+    cluster = one(rendered("gateway-cnpg"), "Cluster", "waystation-db")
+    room = cluster["spec"]["postgresql"]["parameters"]["max_connections"]
+    assert f"{processes} × {each} = {processes * each}" in PAGE
+    assert f"has {room})" in PAGE
+    templates = dict(ours(manifests))
+    grace_s = settings_of(manifests)["BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS"]
+    for name, sentence in (
+        ("api", "{} = preStop 10 + `BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS` {} + 20"),
+        ("worker", "{} = {} + 20"),
+    ):
+        pod_s = templates[f"waystation-{name}"]["spec"]["terminationGracePeriodSeconds"]
+        assert sentence.format(pod_s, grace_s) in PAGE
