@@ -136,6 +136,7 @@ def attach(app: Application, services: Services) -> None:
     app.gate = services.gate
     app.limits = None if services.limits is None else RequestLimits(services.limits)
     app.audit = _request_audit(services)
+    app.tracing = services.tracing
     app.credentials = credentials(services)
     app.cors = Cors(_cors_rules(services))
     http, own = services.project.http, services.project.waystation.http

@@ -42,8 +42,10 @@ from waystation.services.loopback import installed_loopback
 from waystation.services.priorities import load_priority
 from waystation.services.project_parts import open_project_store, project_serde
 from waystation.services.queue_room import QueueRoom
+from waystation.services.traces import tracing_of
 from waystation.services.wakeups import Wakeups
 from waystation.telemetry.counting import watch_loop_lag
+from waystation.telemetry.tracing import Tracing
 from waystation.worker import CronClock, Upkeep, WebhookSender, Worker
 from waystation_db import events as chunk_rows
 from waystation_db import kills as kill_rows
@@ -132,7 +134,20 @@ async def open_process(
         box = _Box()
         kills = KillSwitch(db, status=project.guards.kill.status if project.guards else 403)
         audit = await stack.enter_async_context(open_audit(project, db, process=name))
-        side = _graph_side(settings, project, kind, memory, name, box, api=api, cipher=cipher, kills=kills, audit=audit)
+        tracing = stack.enter_context(tracing_of(settings, project))
+        side = _graph_side(
+            settings,
+            project,
+            kind,
+            memory,
+            name,
+            box,
+            api=api,
+            cipher=cipher,
+            kills=kills,
+            audit=audit,
+            tracing=tracing,
+        )
         host = await stack.enter_async_context(GraphHost.run(side))
         wakeups = Wakeups(box.worker)
         hearing = asyncio.create_task(_hear(listener, wakeups), name="hear")
@@ -154,6 +169,7 @@ async def open_process(
             gate=gate,
             limits=limits,
             audit=audit,
+            tracing=tracing,
             loopback=loopback,
         )
         await stack.enter_async_context(KillClock(services, listener).running())
@@ -251,6 +267,7 @@ def _graph_side(
     cipher: Cipher | None,
     kills: KillSwitch,
     audit: AuditWriter | None,
+    tracing: Tracing | None,
 ) -> Callable[[], AbstractAsyncContextManager[GraphSide]]:
     """Opens what lives on the graph loop; the worker too, unless this process serves the API only."""
 
@@ -285,6 +302,7 @@ def _graph_side(
                 priority=assign,
                 kills=kills,
                 guards=guards,
+                tracing=tracing,
             )
             stack.push_async_callback(_cancelled, asyncio.create_task(watch_loop_lag("graphs", db)))
             if settings.n_jobs_per_worker:

@@ -35,7 +35,8 @@ from waystation.api.thread_socket import serve_thread_socket, thread_of
 from waystation.auth import Gate
 from waystation.auth.gate import CALLER
 from waystation.guarding.http_limit_scope import LIMITED
-from waystation.telemetry import counting
+from waystation.telemetry import counting, trace_context
+from waystation.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:  # loaded where a project keeps an audit log
     from waystation.api.request_audit import RequestAudit
@@ -51,6 +52,9 @@ PUBLIC = "System"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 SOCKET_PATH = "/threads/{thread_id}/stream/events"
 """What is served over WebSockets, too, unless the project switched the operation off."""
+
+_PROBES = frozenset({"/ok", "/health", "/ready", "/metrics"})
+"""What machines ask every few seconds: no request that anybody wants to see in traces, or in the access log."""
 
 _VARY = [(b"vary", b"Origin")]
 
@@ -71,6 +75,7 @@ class Application:
         self.gate: Gate | None = None
         self.limits: RequestLimits | None = None
         self.audit: RequestAudit | None = None
+        self.tracing: Tracing | None = None
         self.credentials: tuple[Mapping[str, Any], Sequence[Any]] = ({}, ())
         self.custom: CustomApp | None = None
         self._lifespan = Lifespan(lifespan=self._wrap(lifespan))
@@ -129,9 +134,15 @@ class Application:
             log.error("A socket broke off", exc_info=error, extra={"path": path})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        origin, request_id, preflight = _look_at(scope)
+        origin, request_id, preflight, parent = _look_at(scope)
         if self.custom is not None and self.custom.does_cors:
             origin, preflight = None, False
+        span = None
+        if self.tracing is not None and not preflight and scope["path"] not in _PROBES:
+            span = self.tracing.request(scope["method"], scope["path"], scope["headers"])
+            parent = span.traceparent
+        if parent is not None:
+            trace_context.enter(parent)
         extra = _VARY if origin is None else [*_VARY, *self.cors.headers_for(origin)]
         if request_id is not None:
             extra = [*extra, (b"x-request-id", request_id)]
@@ -169,6 +180,8 @@ class Application:
             if self.audit is not None and not is_custom:
                 self.audit.over(scope)
             _count(scope, status or CLIENT_LEFT)
+            if span is not None:
+                span.end(route=_route(scope), status=status or CLIENT_LEFT)
 
     async def operate(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer by an operation of ours behind the project's middleware, which sees errors as answers.
@@ -282,18 +295,20 @@ def request_id_of(request: Request) -> str:
     return state["request_id"]
 
 
-def _look_at(scope: Scope) -> tuple[bytes | None, bytes | None, bool]:
-    """Origin, request id, and whether a browser is asking for permission."""
-    origin = request_id = None
+def _look_at(scope: Scope) -> tuple[bytes | None, bytes | None, bool, str | None]:
+    """Origin, request id, whether a browser is asking for permission, and the trace that the request belongs to."""
+    origin = request_id = parent = None
     asks = False
     for name, value in scope["headers"]:
         if name == b"origin":
             origin = value
         elif name == b"x-request-id":
             request_id = value
+        elif name == trace_context.HEADER:
+            parent = trace_context.parsed(value)
         elif name == b"access-control-request-method":
             asks = True
-    return origin, request_id, asks and origin is not None and scope["method"] == "OPTIONS"
+    return origin, request_id, asks and origin is not None and scope["method"] == "OPTIONS", parent
 
 
 def _about(scope: Scope) -> dict[str, Any]:
@@ -306,6 +321,11 @@ def _count(scope: Scope, status: int) -> None:
     route = scope.get("route") or route_told(scope)
     method = scope["method"] if scope["method"] in _METHODS else "other"
     counting.http_requests_of(method, _label(route), status).inc()
+
+
+def _route(scope: Scope) -> str | None:
+    found = _label(scope.get("route") or route_told(scope))
+    return None if found == "unknown" else found
 
 
 def _label(route: object) -> str:

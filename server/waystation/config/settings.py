@@ -292,6 +292,18 @@ class Settings(BaseModel):
         ),
     ] = ()
 
+    # Traces
+    trace_content: Annotated[
+        bool,
+        env("WAYSTATION_TRACE_CONTENT"),
+        Field(description="Show prompts, arguments and answers in OpenTelemetry's spans."),
+    ] = False
+    trace_redact: Annotated[
+        LogRedactions,
+        env("WAYSTATION_TRACE_REDACT"),
+        Field(description="What is taken out of traces, LangSmith's too; as `WAYSTATION_LOG_REDACT`."),
+    ] = ()
+
     # The project, where an image hands it over instead of a langgraph.json (`catalog/project.py` checks the content)
     langserve_graphs: Annotated[
         JsonObject | None,

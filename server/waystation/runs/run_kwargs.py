@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from waystation.auth import Principal
 from waystation.runs.requests import NATIVE, STRICT_RESUME, RunCreate
+from waystation.telemetry import trace_context
 from waystation_db.rows import RunKey
 from waystation_db.threads import Ttl
 
@@ -72,5 +73,6 @@ def stored_kwargs(
         "checkpoint_during": request.effective_durability != "exit",
         "durability": request.effective_durability,
         **({NATIVE: True} if request.is_native else {}),
+        **({} if (parent := trace_context.current()) is None else {trace_context.KEY: parent}),
         **({STRICT_RESUME: True} if request.strict_resume else {}),
     }

@@ -26,6 +26,7 @@ from waystation.guarding.kill import KillSwitch
 from waystation.guarding.watch import Guards
 from waystation.services.http_app import HttpApp
 from waystation.services.priorities import Assign
+from waystation.telemetry.tracing import Tracing
 from waystation_db.checkpointer import PostgresCheckpointer
 from waystation_db.pool import Database
 from waystation_db.store import PostgresStore
@@ -55,6 +56,8 @@ class GraphSide:
     """What the kill switch has stopped."""
     guards: Guards | None = None
     """The guards of runs that execute here."""
+    tracing: Tracing | None = None
+    """Where runs are traced to."""
 
 
 Opener = Callable[[], AbstractAsyncContextManager[GraphSide]]

@@ -15,6 +15,7 @@ from waystation.services.loopback import Loopback
 from waystation.services.own_address import OwnAddress
 from waystation.services.queue_room import QueueRoom
 from waystation.services.wakeups import Wakeups
+from waystation.telemetry.tracing import Tracing
 from waystation_db.pool import Database
 from waystation_db.store import PostgresStore
 
@@ -41,4 +42,5 @@ class Services:
     limits: HttpLimits | None = None
     audit: AuditWriter | None = None
     address: OwnAddress = field(default_factory=OwnAddress)
+    tracing: Tracing | None = None
     loopback: Loopback = field(default_factory=Loopback)

@@ -9,7 +9,7 @@ stop(reason) ─┘   the reason is set first, then the task is cancelled; a nod
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, cast
@@ -19,6 +19,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 from langgraph.types import Interrupt
+from structlog.contextvars import bound_contextvars
 
 from waystation.events import EventLog
 from waystation.guarding.kill import told
@@ -27,6 +28,7 @@ from waystation.runs.requests import is_native
 from waystation.services import GraphSide
 from waystation.services.loopback import act_for
 from waystation.telemetry import metrics
+from waystation.telemetry.tracing import AttemptSpan, CallHearer
 from waystation.worker.call_counts import CallCounts
 from waystation.worker.native import NativeWire
 from waystation.worker.numbers import numbers_before
@@ -35,6 +37,7 @@ from waystation.worker.publisher import Publisher
 from waystation.worker.reasons import Cancelled, Draining, FencedOff, StopReason, TimedOut
 from waystation.worker.resume_point import AnyGraph, resume_point
 from waystation.worker.run_config import graph_config, graph_context, graph_input
+from waystation.worker.traced import origin_ids, traced
 from waystation.worker.wire import Wire, error_event, metadata_event
 from waystation_db.checkpointer import PostgresCheckpointer
 from waystation_db.cipher import Cipher
@@ -68,6 +71,7 @@ class Execution:
     ) -> None:
         self.claimed = run
         self.publisher = Publisher(events, run)
+        self.span: AttemptSpan | None = None
         self._side = side
         self._limits = limits
         self._abandon = abandon
@@ -124,6 +128,13 @@ class Execution:
     async def run(self) -> Outcome:
         """Execute to an outcome. Does not raise, except when it is itself cancelled."""
         unreadable = None if self._side.db.cipher is None else await self._open_claim(self._side.db.cipher)
+        tracing = self._side.tracing
+        with bound_contextvars(**origin_ids(self.claimed)):
+            if tracing is None:
+                return await self._attempt(unreadable)
+            return await traced(tracing, self, lambda: self._attempt(unreadable))
+
+    async def _attempt(self, unreadable: Failed | None) -> Outcome:
         if self.claimed.cancel_action is not None:
             return Stopped(Cancelled(self.claimed.cancel_action, self.claimed.cancel_reason))
         if unreadable is not None:
@@ -248,11 +259,13 @@ class Execution:
         wire = self._wire
         if wire is None:
             wire = self._wire = Wire(run.kwargs["stream_mode"], subgraphs=bool(run.kwargs.get("subgraphs")))
-        counts = CallCounts()
+        hearers: list[CallHearer] = [CallCounts()]
+        if self.span is not None:
+            hearers.append(self.span.hearer())
         stream = wire.stream(
             graph,
             graph_input(run) if fresh else None,
-            config=self._with_callbacks(graph_config(run, saver=saver, at_head=not fresh), counts),
+            config=self._with_callbacks(graph_config(run, saver=saver, at_head=not fresh), hearers),
             context=graph_context(run),
             interrupt_before=run.kwargs.get("interrupt_before"),
             interrupt_after=run.kwargs.get("interrupt_after"),
@@ -270,7 +283,8 @@ class Execution:
                 self.publisher.emit(events)
                 await self.publisher.room()
         finally:
-            counts.close()
+            for hearer in hearers:
+                hearer.close()
             # However it ended, what it has put is committed before anybody looks at the thread's state.
             await saver.at_rest()
             if saver.is_fenced_off:
@@ -278,14 +292,14 @@ class Execution:
         await saver.settled()
         return Succeeded(wire.output(), paused=wire.paused)
 
-    def _with_callbacks(self, config: RunnableConfig, counts: CallCounts) -> RunnableConfig:
+    def _with_callbacks(self, config: RunnableConfig, hearers: Sequence[CallHearer]) -> RunnableConfig:
         """The config with what hears of calls. The guards come last, who may refuse them: LangChain leaves what stands
         behind a refusal unawaited."""
         if self._watch is None:
-            return {**config, "callbacks": [counts]}
-        self._watch.heard_by([counts])
+            return {**config, "callbacks": cast("list[Any]", hearers)}
+        self._watch.heard_by(hearers)
         made = self._watch.configured(config)
-        return {**made, "callbacks": [counts, *cast("list[Any]", made.get("callbacks") or [])]}
+        return {**made, "callbacks": [*cast("list[Any]", hearers), *cast("list[Any]", made.get("callbacks") or [])]}
 
 
 def failure_event(error: dict[str, Any]) -> tuple[str, bytes, str]:
