@@ -16,7 +16,7 @@ _COLUMNS: Final = 24
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """A panel of `kind` over queries, each with its legend. `above`: yellow from the first value, red from the other."""
+    """A panel of `kind` over queries, each with its legend. `above`: yellow from the first value, red from the next."""
 
     title: str
     queries: Sequence[tuple[str, str]]
