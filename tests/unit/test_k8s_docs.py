@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
+import yaml
+from jsonschema import Draft7Validator
 
 from k8s_manifests import K8S, OVERLAYS, container, needs_kubectl, of_kind, one, ours, rendered, settings_of
 
+SCHEMAS = Path(__file__).parents[1] / "fixtures" / "k8s_schemas"
 README = (K8S / "README.md").read_text()
 PAGE = (K8S.parent / "docs/operations/kubernetes.md").read_text()
 
@@ -26,6 +32,20 @@ def test_files_that_the_page_names_exist() -> None:
         assert (K8S / path).exists() or (K8S.parent / path).exists(), path
     for overlay in re.findall(r"k8s/rollout\.sh (\S+)", README + PAGE):
         assert (K8S.parent / overlay.rstrip("`") / "kustomization.yaml").exists()
+
+
+def test_the_command_makes_rules_of_the_operators_kind() -> None:
+    command = re.search(r"^(for rules in .*?^done)", PAGE, re.M | re.S)
+    assert command is not None
+    done = subprocess.run(
+        ["sh", "-euc", command[1]], cwd=K8S.parent, capture_output=True, text=True, timeout=30, check=True
+    )
+    rules = list(yaml.safe_load_all(done.stdout))
+    assert {rule["metadata"]["name"] for rule in rules} >= {"waystation-alerts", "waystation-recording"}
+    for rule in rules:
+        validator = Draft7Validator(json.loads((SCHEMAS / "PrometheusRule.json").read_text()))
+        validator.validate(rule)  # pyright: ignore[reportUnknownMemberType]  # as typed
+        assert rule["spec"]["groups"]
 
 
 @needs_kubectl
