@@ -3,8 +3,8 @@
     first reader    begin repeatable read; export snapshot ......................... stays open to the end
     other readers                    set transaction snapshot; copy some pages; copy some pages; ...
 
-A part ends where the content of a row says so, and tables are read in their physical order: what did not change since the
-last attempt gives the same parts again, which are there already.
+A part ends where the content of a row says so, and tables are read in their physical order: what did not change since
+the last attempt gives the same parts again, which are there already.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _TRAILER = b"\xff\xff"
 _CUT = 0x1F
 _EMBEDDINGS = "store_embedding"
 
-Put = Callable[[str, bytes], Awaitable[None]]
+Put = Callable[[str, bytes], Awaitable[object]]
 """Stores a part under its name; one that is there already is left alone."""
 
 

@@ -1,4 +1,4 @@
-"""Restores a backup: rows wait in a schema of their own until all parts are in, and go to their places in one transaction.
+"""Restores a backup: rows wait in a schema of their own until all are in, and go to their places in one transaction.
 
     waystation_restore.*   part, part, part ... (each committed; a second attempt goes on after them)
     one transaction        check ─▶ keep or replace what is here already ─▶ insert ─▶ commit
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -41,7 +41,7 @@ Get = Callable[[Part], Awaitable[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`tenant`: only that one's rows. `existing`: what becomes of units that are here too. `queued`: of runs that wait."""
+    """`tenant`: only its rows. `existing`: what becomes of units that are here too. `queued`: of runs that wait."""
 
     existing: Existing = "refuse"
     queued: Queued = "paused"
@@ -50,7 +50,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """Rows put in and rows left out by table; items whose vectors are to be made anew; parts that an earlier attempt left."""
+    """Rows put in and left out by table; items whose vectors are to be made anew; parts that were in from before."""
 
     rows: dict[str, int]
     kept: dict[str, int]
@@ -184,13 +184,12 @@ async def _only_one(conninfo: str) -> AsyncGenerator[None]:
         yield
 
 
-class _told:
-    """What Postgres does not take is the backup's fault, and nothing was changed."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, psycopg.Error) and not (
-            isinstance(error, psycopg.OperationalError) and not error.sqlstate
-        ):
-            raise BackupRefused(f"Postgres does not take the backup: {str(error).strip()}") from error
+@contextmanager
+def _told() -> Generator[None]:
+    """What Postgres does not take, and nothing was changed; a connection that is lost is another matter."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
+            raise
+        raise BackupRefused(f"Postgres does not take the backup: {str(error).strip()}") from error

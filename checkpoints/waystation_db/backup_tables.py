@@ -1,8 +1,8 @@
 """Which tables a backup holds, whose their rows are, and what belongs together when it is restored.
 
 A unit is what is kept or replaced as a whole where both sides have it: a thread with its runs and checkpoints, an
-assistant with its versions, a store item with its vectors, a tenant's audit chain. A table that stands alone is restored
-row by row. A migration that adds a table adds it here, to one of the two lists; a test fails until it does.
+assistant with its versions, a store item with its vectors, a tenant's audit chain. A table that stands alone is
+restored row by row. A migration that adds a table adds it here, to one of the two lists; a test fails until it does.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ TABLES: tuple[Table, ...] = (
 )
 BY_NAME = {table.name: table for table in TABLES}
 VECTORS = Table("store_vectors", "prefix", "item")
-"""There only where Postgres has pgvector. A backup has its rows in the form of store_embedding, which every database has
-and from which a server moves them here (store_setup.py)."""
+"""There only where Postgres has pgvector. A backup has its rows in the form of store_embedding, which every database
+has and from which a server moves them here (store_setup.py)."""
 
 ROOTS: dict[Unit, tuple[str, tuple[str, ...]]] = {
     "assistant": ("assistant", ("tenant_id", "assistant_id")),

@@ -64,7 +64,7 @@ class SearchesSealed(DatabaseError):
 
 
 class BackupRefused(DatabaseError):
-    """A backup is damaged or not complete, is of another schema, or meets what it may not replace. Nothing was changed."""
+    """A backup is damaged or not complete, is of another schema, or meets what it may not replace; nothing changed."""
 
 
 class MigrationError(DatabaseError):

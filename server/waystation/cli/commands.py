@@ -8,6 +8,7 @@ import typer
 
 from waystation import __version__
 from waystation.cli.commands_audit import audit
+from waystation.cli.commands_backup import backup, restore
 from waystation.cli.commands_bench import bench
 from waystation.cli.commands_guards import budget, estimate, kill, level
 from waystation.cli.commands_here import dev, doctor, down, up
@@ -65,6 +66,8 @@ app.command(short_help="Production: the API, on DATABASE_URI.")(serve)
 app.command(short_help="Production: executes runs.")(worker)
 app.command(short_help="Bring the schema to this version.")(migrate)
 app.command(short_help="Encrypt what was stored plain or with another key.")(encrypt)
+app.add_typer(backup, name="backup", short_help="Back up the database, or one tenant; check backups.")
+app.command(short_help="Restore a backup.")(restore)
 app.command(short_help="Make the store's vectors anew, for another embedding.")(reindex)
 app.add_typer(keys)
 app.command(short_help="Stop runs at once, and refuse new ones.")(kill)
