@@ -137,6 +137,7 @@ def attach(app: Application, services: Services) -> None:
     app.limits = None if services.limits is None else RequestLimits(services.limits)
     app.audit = _request_audit(services)
     app.tracing = services.tracing
+    app.logs_access = services.settings.access_log
     app.credentials = credentials(services)
     app.cors = Cors(_cors_rules(services))
     http, own = services.project.http, services.project.waystation.http

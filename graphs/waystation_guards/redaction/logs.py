@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from waystation_guards.redaction.patterns import KINDS, Kind
 from waystation_guards.redaction.redaction import Redactor
 
-_OWN: Final = frozenset({"timestamp", "level", "logger", "run_id", "thread_id", "attempt", "request_id"})
+_OWN: Final = frozenset({"timestamp", "level", "logger", "run_id", "thread_id", "attempt", "request_id", "trace_id"})
 """Members that logging itself makes: ids are what a line is found by."""
 
 

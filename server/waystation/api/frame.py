@@ -13,6 +13,7 @@ import logging
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Router as Lifespan
 from starlette.types import Message, Receive, Scope, Send
 
+from waystation.api.access_log import Access
 from waystation.api.cors import Cors, CorsRules
 from waystation.api.custom_app import AnswerDropped, CustomApp, route_told, tell_route
 from waystation.api.dispatch import Missing, RouteTable
@@ -36,7 +38,7 @@ from waystation.auth import Gate
 from waystation.auth.gate import CALLER
 from waystation.guarding.http_limit_scope import LIMITED
 from waystation.telemetry import counting, trace_context
-from waystation.telemetry.tracing import Tracing
+from waystation.telemetry.tracing import RequestSpan, Tracing
 
 if TYPE_CHECKING:  # loaded where a project keeps an audit log
     from waystation.api.request_audit import RequestAudit
@@ -59,6 +61,21 @@ _PROBES = frozenset({"/ok", "/health", "/ready", "/metrics"})
 _VARY = [(b"vary", b"Origin")]
 
 
+_LONGEST_ID = 200
+"""Of a request's id in log lines: clients choose it."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is known of a request before anybody looks for its operation."""
+
+    origin: bytes | None
+    request_id: bytes | None
+    preflight: bool
+    span: RequestSpan | None
+    access: Access | None
+
+
 class Application:
     """What uvicorn runs. `state` holds what the start put there (`services`, `streams`)."""
 
@@ -76,6 +93,7 @@ class Application:
         self.limits: RequestLimits | None = None
         self.audit: RequestAudit | None = None
         self.tracing: Tracing | None = None
+        self.logs_access = False
         self.credentials: tuple[Mapping[str, Any], Sequence[Any]] = ({}, ())
         self.custom: CustomApp | None = None
         self._lifespan = Lifespan(lifespan=self._wrap(lifespan))
@@ -135,17 +153,27 @@ class Application:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         origin, request_id, preflight, parent = _look_at(scope)
-        if self.custom is not None and self.custom.does_cors:
-            origin, preflight = None, False
         span = None
         if self.tracing is not None and not preflight and scope["path"] not in _PROBES:
             span = self.tracing.request(scope["method"], scope["path"], scope["headers"])
             parent = span.traceparent
-        if parent is not None:
-            trace_context.enter(parent)
+        access = Access() if self.logs_access and scope["path"] not in _PROBES else None
+        if request_id is None and parent is None and access is None:
+            await self._answer(scope, receive, send, About(origin, request_id, preflight, span, access))
+            return
+        shown = None if request_id is None else request_id[:_LONGEST_ID].decode("latin-1")
+        if shown is None and access is not None:
+            shown = scope.setdefault("state", {})["request_id"] = str(uuid.uuid4())
+        with trace_context.bound(request_id=shown, parent=parent):
+            await self._answer(scope, receive, send, About(origin, request_id, preflight, span, access))
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, about: About) -> None:
+        origin, preflight, access = about.origin, about.preflight, about.access
+        if self.custom is not None and self.custom.does_cors:
+            origin, preflight = None, False
         extra = _VARY if origin is None else [*_VARY, *self.cors.headers_for(origin)]
-        if request_id is not None:
-            extra = [*extra, (b"x-request-id", request_id)]
+        if about.request_id is not None:
+            extra = [*extra, (b"x-request-id", about.request_id)]
         status = 0
         is_custom = self.custom is not None and self.custom.takes(scope)
 
@@ -157,6 +185,8 @@ class Application:
                 message["headers"] = headers if is_custom else self._located(headers)
                 if self.audit is not None and not is_custom:
                     await self.audit.answering(scope, status)
+            elif access is not None:
+                access.sent(message)
             await send(message)
 
         if preflight:
@@ -180,8 +210,10 @@ class Application:
             if self.audit is not None and not is_custom:
                 self.audit.over(scope)
             _count(scope, status or CLIENT_LEFT)
-            if span is not None:
-                span.end(route=_route(scope), status=status or CLIENT_LEFT)
+            if about.span is not None:
+                about.span.end(route=_route(scope), status=status or CLIENT_LEFT)
+            if access is not None:
+                access.over(scope, route=_route(scope), status=status or CLIENT_LEFT)
 
     async def operate(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer by an operation of ours behind the project's middleware, which sees errors as answers.

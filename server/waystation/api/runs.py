@@ -40,7 +40,7 @@ def origin_of(request: Request, idempotency_key: str | None, *, run_id: str | No
     """What a run inherits from the request that makes it."""
     rules: HeaderRules | None = request.app.state.configurable_headers
     return Origin(
-        request_id=request.headers.get("x-request-id"),
+        request_id=request.headers.get("x-request-id") or request.scope.get("state", {}).get("request_id"),
         idempotency_key=idempotency_key,
         run_id=run_id,
         headers={} if rules is None else rules.choose(request.headers.raw),

@@ -87,7 +87,7 @@ def _configured(order: DevOrder, link: Link) -> tuple[Settings, Project]:
     settings = settings.model_copy(update={name: value for name, value in changed.items() if value is not None})
     configure_logs(
         level=settings.log_level,
-        as_json=settings.log_json,
+        as_json=bool(settings.log_json),
         color=settings.log_color and sys.stdout.isatty(),
         redact=settings.log_redact,
     )

@@ -55,8 +55,13 @@ def configured(config: Path | None, *, log_level: str | None = None) -> tuple[Se
     settings, project = configure(config, root=Path.cwd())
     if log_level is not None:
         settings = settings.model_copy(update={"log_level": log_level})
-    colored = settings.log_color and sys.stdout.isatty()
-    configure_logs(level=settings.log_level, as_json=settings.log_json, color=colored, redact=settings.log_redact)
+    is_terminal = sys.stdout.isatty()
+    configure_logs(
+        level=settings.log_level,
+        as_json=not is_terminal if settings.log_json is None else settings.log_json,
+        color=settings.log_color and is_terminal,
+        redact=settings.log_redact,
+    )
     return settings, project
 
 

@@ -281,7 +281,16 @@ class Settings(BaseModel):
 
     # Logs
     log_level: Annotated[LogLevel, env("LOG_LEVEL"), Field(description="Least severe level that is logged.")] = "INFO"
-    log_json: Annotated[bool, env("LOG_JSON"), Field(description="One JSON object a line.")] = False
+    log_json: Annotated[
+        bool | None,
+        env("LOG_JSON"),
+        Field(description="One JSON object a line. Unset: where stdout is no terminal, but never in `dev`."),
+    ] = None
+    access_log: Annotated[
+        bool,
+        env("WAYSTATION_ACCESS_LOG"),
+        Field(description="A line for each request that is answered, without its query; not for health checks."),
+    ] = False
     log_color: Annotated[bool, env("LOG_COLOR"), Field(description="Colours, on a terminal.")] = True
     log_redact: Annotated[
         LogRedactions,

@@ -7,8 +7,12 @@ its log lines. Needs no tracing library, and costs nothing where nobody traces.
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
+
+from structlog.contextvars import bound_contextvars
 
 KEY: Final = "traceparent"
 """The member of a run's kwargs, and the header."""
@@ -29,6 +33,18 @@ def current() -> str | None:
 def enter(parent: str | None) -> None:
     """Let everything that this task does from now on, and what it starts, belong to a trace."""
     _current.set(parent)
+
+
+@contextmanager
+def bound(*, request_id: str | None, parent: str | None) -> Generator[None]:
+    """Let what is done in this block belong to a request, and to a trace if it has one; log lines too."""
+    token = _current.set(parent)
+    ids = {"request_id": request_id, "trace_id": trace_id_of(parent)}
+    try:
+        with bound_contextvars(**{name: value for name, value in ids.items() if value is not None}):
+            yield
+    finally:
+        _current.reset(token)
 
 
 def parsed(value: bytes) -> str | None:

@@ -82,12 +82,19 @@ def open_tracing(*, exporters: str, version: str, content: bool, redact: Redact 
     wanted = {name.strip() for name in exporters.split(",")} - {"", "none"}
     if not wanted:
         return None
-    if find_spec("opentelemetry.sdk") is None:
+    if not _is_installed("opentelemetry.sdk"):
         log.warning("OTEL_* asks for traces, which need the extra: pip install 'waystation[otel]'")
         return None
     from waystation.telemetry.otel import OtelTracing
 
     return OtelTracing(wanted, version=version, content=content, redact=redact)
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # not even the package that it would be in
+        return False
 
 
 def exporters_of(environ: Mapping[str, str]) -> str:
