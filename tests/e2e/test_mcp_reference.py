@@ -46,7 +46,7 @@ async def test_the_agent_answers_as_a_tool(reference: LiveServer) -> None:
 
     async with McpClient(f"{reference.url}/mcp") as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-        assert set(tools) == {"agent", "research", "approval"}
+        assert set(tools) == {"agent", "research", "approval", "guarded"}
         assert "messages" in tools["agent"].input_schema["properties"]
         result = await client.call_tool("agent", asking("What is 17 * 23?"), progress_callback=tell)
     assert "391" in messages_of(result)[-1]["content"]

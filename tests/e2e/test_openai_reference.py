@@ -35,7 +35,7 @@ async def text_of(stream: Any) -> str:
 
 
 async def test_all_of_them_are_models(ai: openai.AsyncOpenAI) -> None:
-    assert {model.id async for model in ai.models.list()} == {"agent", "research", "approval"}
+    assert {model.id async for model in ai.models.list()} == {"agent", "research", "approval", "guarded"}
 
 
 async def test_the_agent_answers_with_what_its_tools_gave(ai: openai.AsyncOpenAI) -> None:

@@ -68,7 +68,7 @@ async def test_tokens_are_streamed() -> None:
     assert "".join(texts).endswith("6*7 = 42")
 
 
-@pytest.mark.parametrize("name", ["agent", "research", "approval"])
+@pytest.mark.parametrize("name", ["agent", "research", "approval", "guarded"])
 def test_each_graph_loads_by_path_as_langgraph_json_names_it(name: str) -> None:
     spec = spec_from_file_location(f"loaded_by_path_{name}", GRAPHS / f"{name}.py")
     assert spec is not None
