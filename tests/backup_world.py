@@ -71,9 +71,14 @@ def settings() -> Settings:
     return Settings(**SETTINGS)
 
 
+async def new_keys(database_uri: str) -> dict[str, str]:
+    """A key of each tenant."""
+    return {tenant: await new_key(database_uri, "ann", "admin", tenant=tenant) for tenant in TENANTS}
+
+
 async def fill(url: str, database_uri: str, *, running: bool = True) -> World:
     """Use a server so that it has something of everything."""
-    keys = {tenant: await new_key(database_uri, "ann", "admin", tenant=tenant) for tenant in TENANTS}
+    keys = await new_keys(database_uri)
     async with _client(url, keys["default"]) as sdk:
         finished = [await _finished(sdk) for _ in range(6)]
         asking, slow, queued = [(await sdk.threads.create(metadata={"ü": "☃"}))["thread_id"] for _ in range(3)]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from backup_world import World, as_restored, count, dump, fill, settings
+from backup_world import World, as_restored, count, dump, fill, new_keys, settings
 from eventually import thread_rests
 from live_server import Client, live_server_on
 from waystation.cli.backing_up_places import Folder
@@ -249,3 +249,57 @@ async def test_a_schema_that_is_not_known_is_refused(
         code, said = await tried("restore", str(place), database_uri=database_uri)
         assert code == 1
         assert why in said
+
+
+async def test_a_thread_goes_from_one_installation_to_another(
+    whole: tuple[str, World, Path], database_uri: str, tmp_path: Path
+) -> None:
+    uri, world, _ = whole
+    file = str(tmp_path / "thread.jsonl")
+    for thread_id in (world.asking, world.queued):
+        await command("threads", "export", thread_id, file, "--store", "users.u1", database_uri=uri)
+        await command("threads", "import", file, database_uri=database_uri)
+    code, said = await tried("threads", "import", file, database_uri=database_uri)
+    assert (code, "is here already" in said) == (1, True)
+    assert "1 runs" not in await command("threads", "import", file, "--new-id", database_uri=database_uri)
+    await command("threads", "export", world.asking, file, database_uri=uri)
+    await command("threads", "import", file, "--new-id", "--tenant", "acme", database_uri=database_uri)
+
+    before, after = await dump(uri), await dump(database_uri)
+    for name in ("checkpoints", "thread", "checkpoint_blobs", "store"):
+        mine = [row for row in before[name] if world.asking in row]
+        assert set(mine) <= set(after[name])
+    assert (count(database_uri, "thread"), count(database_uri, "store")) == (4, 1)
+    with live_server_on(database_uri, settings=settings()) as server:
+        world = replace(world, keys=await new_keys(database_uri))
+        async with world.client(server.url) as sdk:
+            values = await sdk.runs.wait(world.asking, "hitl", command={"resume": "yes"})
+            assert values["log"] == ["answer=yes", "b"]
+        async with world.client(server.url, "acme") as acme:
+            (thread,) = await acme.threads.search()
+            assert thread["status"] == "interrupted"
+            values = await acme.runs.wait(thread["thread_id"], "hitl", command={"resume": "no"})
+            assert values["log"] == ["answer=no", "b"]
+
+
+@pytest.mark.parametrize("harm", ["truncated", "changed", "foreign", "binary"])
+async def test_a_damaged_thread_is_refused(
+    harm: str, whole: tuple[str, World, Path], database_uri: str, tmp_path: Path
+) -> None:
+    uri, world, _ = whole
+    file = tmp_path / "thread.jsonl"
+    await command("threads", "export", world.asking, str(file), database_uri=uri)
+    text = file.read_text()
+    match harm:
+        case "truncated":
+            file.write_text("".join(text.splitlines(keepends=True)[:-2]))
+        case "changed":
+            file.write_text(text.replace("go on?", "go off"))
+        case "foreign":
+            file.write_text('{"a": 1}\n')
+        case _:
+            file.write_bytes(b"\xff\xfe\x00")
+    code, said = await tried("threads", "import", str(file), database_uri=database_uri)
+    assert code in (1, 2)
+    assert said.startswith("Error: ")
+    assert count(database_uri, "thread") == 0

@@ -8,6 +8,10 @@ begin isolation level repeatable read, read only;
 -- A part of a backup goes in whole or not at all.
 begin;
 
+-- name: take_moment
+-- Everything that follows is of one moment.
+set transaction isolation level repeatable read, read only;
+
 -- name: no_limits
 -- A backup takes as long as it takes, and times in it are in UTC.
 select set_config('statement_timeout', '0', true), set_config('idle_in_transaction_session_timeout', '0', true),
@@ -275,6 +279,21 @@ thread_id = waystation_checkpoint_thread({tenant}, {thread}::uuid);
 starts_with(prefix || '.', {namespace});
 
 -- name: put_row
--- One row, from JSON.
+-- One row, from JSON, and what is to be different.
 insert into {table} ({columns})
-select {columns} from json_populate_record(null::{table}, %(row)s::json) {conflict};
+select {columns}
+from json_populate_record(json_populate_record(null::{table}, %(row)s::json), %(changes)s::json) {conflict};
+
+-- name: thread_is_there
+-- Whether there is anything of a thread.
+select exists (select from thread t where t.tenant_id = %(tenant)s and t.thread_id = %(thread)s)
+    or exists (select from checkpoints c where c.thread_id = waystation_checkpoint_thread(%(tenant)s, %(thread)s));
+
+-- name: pause_thread
+-- The waiting runs of one thread.
+update run set run_after = run_after + interval '4800 years'
+where tenant_id = %(tenant)s and thread_id = %(thread)s and status = 'pending';
+
+-- name: reindex_item
+-- An item that came without its vectors.
+insert into store_reindex (prefix, key) values (%(prefix)s, %(key)s) on conflict do nothing;

@@ -16,6 +16,7 @@ from waystation.cli.commands_keys import keys
 from waystation.cli.commands_ledger import ledger
 from waystation.cli.commands_production import encrypt, migrate, serve, worker
 from waystation.cli.commands_store import reindex
+from waystation.cli.commands_threads import threads
 from waystation.cli.commands_webhooks import webhooks
 from waystation.cli.terminal import say
 
@@ -68,6 +69,7 @@ app.command(short_help="Bring the schema to this version.")(migrate)
 app.command(short_help="Encrypt what was stored plain or with another key.")(encrypt)
 app.add_typer(backup, name="backup", short_help="Back up the database, or one tenant; check backups.")
 app.command(short_help="Restore a backup.")(restore)
+app.add_typer(threads, name="threads", short_help="One thread into a file, and back.")
 app.command(short_help="Make the store's vectors anew, for another embedding.")(reindex)
 app.add_typer(keys)
 app.command(short_help="Stop runs at once, and refuse new ones.")(kill)
