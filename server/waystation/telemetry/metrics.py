@@ -213,3 +213,21 @@ LOOP_LAG_SECONDS = Gauge(
     ["loop"],
     multiprocess_mode="livemax",
 )
+
+
+def _begin_at_zero() -> None:
+    """Known values of labels are there from the start: no rate sees the first of a series that was not there before."""
+    ends = ("success", "error", "timeout", "interrupted", "rollback")
+    known = {
+        RUNS_FINISHED: ends,
+        AGENT_REQUESTS: ends,
+        RUNS_SWEPT: ("pending", "error", "interrupted"),
+        CRON_FIRINGS: ("fired", "skipped", "disabled"),
+        WEBHOOK_TRIES: ("delivered", "failed", "spent"),
+    }
+    for metric, values in known.items():
+        for value in values:
+            metric.labels(value)
+
+
+_begin_at_zero()
