@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -25,6 +27,7 @@ from k8s_manifests import (
     rendered,
     settings_of,
 )
+from monitoring_files import promtool
 from waystation.app import operations
 from waystation.cli.commands import app
 from waystation.cli.health import create_health_app
@@ -144,6 +147,20 @@ def test_every_variable_is_a_setting_and_its_value_is_accepted(overlay: str) -> 
 def test_metrics_in_the_manifests_exist(overlay: str) -> None:
     used = {name for query in queries(rendered(overlay)) for name in re.findall(r"\b(?:waystation|agent)_\w+", query)}
     assert used <= metric_names()
+
+
+def test_prometheus_can_read_the_questions_of_the_analysis(tmp_path: Path) -> None:
+    template = one(rendered("rollouts"), "AnalysisTemplate", "waystation-api")
+    given = {argument["name"] for argument in template["spec"]["args"]}
+    asked = list(queries([template]))
+    assert {name for query in asked for name in re.findall(r"{{args\.(\w+)}}", query)} <= given
+    rules = [{"record": f"analysis:{n}", "expr": query} for n, query in enumerate(asked)]
+    file = tmp_path / "rules.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "analysis", "rules": rules}]}))
+    done = subprocess.run(
+        [promtool(), "check", "rules", str(file)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_metrics_of_the_adapter_are_those_that_the_autoscalers_ask_for() -> None:
