@@ -10,13 +10,18 @@ from typing import Literal
 class Verdict:
     """One line: how it is, and what to do about it."""
 
-    level: Literal["ok", "warn", "fail"]
+    level: Literal["ok", "hint", "warn", "fail"]
     text: str
     remedy: str = ""
 
 
 def ok(text: str) -> Verdict:
     return Verdict("ok", text)
+
+
+def hint(text: str, remedy: str = "") -> Verdict:
+    """Nothing is wrong; somebody may want it otherwise."""
+    return Verdict("hint", text, remedy)
 
 
 def warn(text: str, remedy: str = "") -> Verdict:

@@ -171,9 +171,21 @@ def down(
 def doctor(
     config: Config = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port that should be free.")] = 2024,
+    production: Annotated[
+        bool, typer.Option("--production", help="Also what production needs: auth, secrets, retention, connections.")
+    ] = False,
+    apis: Annotated[int, typer.Option(min=0, help="API processes at most, with --production.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes at most, with --production.")] = 1,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
 ) -> None:
-    """Check what a server needs here: Python, Postgres, Redis, graphs, a port. Exit code 1 when something fails."""
+    """Check what a server needs here: Python, Postgres, Redis, graphs, a port. Exit code 1 when something fails.
+
+    \b
+    Before going live, with the environment that the processes will have:
+      waystation doctor --production --apis 10 --workers 6
+    """
     with told_briefly():
+        from waystation.cli.check_production import Fleet
         from waystation.cli.doctor import run
 
-        run(config, port=port)
+        run(config, port=port, fleet=Fleet(apis=apis, workers=workers) if production else None, strict=strict)

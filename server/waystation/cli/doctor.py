@@ -9,6 +9,7 @@ from pathlib import Path
 
 from waystation.catalog.project import Project, configure
 from waystation.cli.check_guards import check_guards
+from waystation.cli.check_production import Fleet, check_production
 from waystation.cli.check_services import check_postgres, check_redis
 from waystation.cli.check_verdicts import Verdict, fail, ok, warn
 from waystation.cli.failures import CommandError
@@ -19,29 +20,30 @@ from waystation.config import Settings
 from waystation.errors import ConfigError
 
 _OLDEST, _NEWEST = (3, 11), (3, 13)
-_LOOKS: dict[str, Look] = {"ok": "cyan", "warn": "yellow", "fail": "red"}
+_LOOKS: dict[str, Look] = {"ok": "cyan", "hint": "bold", "warn": "yellow", "fail": "red"}
 
 
-def run(config: Path | None, *, port: int) -> None:
-    """Print a line for each check. Ends with exit code 1 when one of them fails."""
-    failures = asyncio.run(_report(config, port))
+def run(config: Path | None, *, port: int, fleet: Fleet | None = None, strict: bool = False) -> None:
+    """Print a line for each check; with a fleet also those of production. Ends with exit code 1 when one of them fails,
+    where it is `strict` also when one warns."""
+    failures = asyncio.run(_report(config, port, fleet, strict=strict))
     if failures:
         say(f"\n{failures} {'thing has' if failures == 1 else 'things have'} to be mended.")
         raise SystemExit(1)
     say("\nReady to serve.")
 
 
-async def _report(config: Path | None, port: int) -> int:
+async def _report(config: Path | None, port: int, fleet: Fleet | None, *, strict: bool) -> int:
     failures = 0
-    async for verdict in _verdicts(config, port):
-        failures += verdict.level == "fail"
+    async for verdict in _verdicts(config, port, fleet):
+        failures += verdict.level == "fail" or (strict and verdict.level == "warn")
         say(f"{paint(verdict.level.ljust(4), _LOOKS[verdict.level])}  {verdict.text}")
         if verdict.remedy:
             say(f"      → {verdict.remedy}")
     return failures
 
 
-async def _verdicts(config: Path | None, port: int) -> AsyncIterator[Verdict]:
+async def _verdicts(config: Path | None, port: int, fleet: Fleet | None) -> AsyncIterator[Verdict]:
     yield _python()
     settings, project, complaints = _configuration(config)
     for complaint in complaints:
@@ -56,6 +58,11 @@ async def _verdicts(config: Path | None, port: int) -> AsyncIterator[Verdict]:
     if project is not None:
         async for verdict in _graphs(project):
             yield verdict
+    if fleet is not None:
+        if settings is not None and project is not None:
+            async for verdict in check_production(settings, project, fleet):
+                yield verdict
+        return  # ports are for those who serve on this machine
     yield _port(port, project.root if project else Path.cwd())
 
 
