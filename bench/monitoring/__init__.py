@@ -1,0 +1,1 @@
+"""Does the monitoring of `deploy/` work on a live system."""
