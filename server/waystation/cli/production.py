@@ -85,14 +85,12 @@ def _run(options: ProcessOptions, settings: Settings, project: Project, *, api: 
         supervised=options.supervised,
         worker_id=options.worker_id,
         take_over=options.worker_id is not None,
+        before=lambda: check(uri),
+        tells_start=not options.supervised and options.tls is None,
         on_ready=lambda: say(f"Serving at {url}") if url and not options.supervised else None,
     )
 
-    async def main() -> None:
-        await check(uri)
-        await serve(serving)
-
-    run(main(), debug=settings.log_level == "DEBUG")
+    run(serve(serving), debug=settings.log_level == "DEBUG")
 
 
 def _socket(options: ProcessOptions) -> socket.socket | None:

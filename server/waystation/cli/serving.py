@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -32,6 +32,7 @@ from waystation.catalog import Project
 from waystation.cli.failures import UNAVAILABLE, GraphsError, told_briefly
 from waystation.cli.health import create_health_app
 from waystation.cli.interpreter import keep_heap, share_fairly
+from waystation.cli.starting import answered_while_starting
 from waystation.config import Settings
 from waystation.errors import ConfigError
 from waystation.process import Process, database_uri, log_kind, open_process
@@ -52,12 +53,17 @@ class Tls:
     keyfile: Path
 
 
+async def nothing() -> None:
+    """What is to be done first where nothing is."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Serving:
     """What one process does. Without `sock` it answers no HTTP; with `api` it serves everything, else health only.
 
     `grace_s`: how long the process may go on after the first signal. `supervised`: Ctrl-C is the parent's business, and
-    the process ends with its parent.
+    the process ends with its parent. `before` is awaited before anything is opened; `tells_start`: until all is open,
+    probes are told that the process starts.
     """
 
     settings: Settings
@@ -71,6 +77,8 @@ class Serving:
     take_over: bool = False
     supervised: bool = False
     on_ready: Callable[[], None] = lambda: None
+    before: Callable[[], Awaitable[None]] = nothing
+    tells_start: bool = False
 
     @property
     def drain_s(self) -> float:
@@ -119,7 +127,10 @@ async def serve(serving: Serving) -> None:
     shutdown = Shutdown(supervised=serving.supervised)
     with shutdown.installed():
         try:
-            async with _opened(serving) as process:
+            async with contextlib.AsyncExitStack() as stack:
+                async with answered_while_starting(serving.sock if serving.tells_start else None):
+                    await serving.before()
+                    process = await stack.enter_async_context(_opened(serving))
                 shutdown.opened()
                 await _until_stopped(serving, process, shutdown)
                 _exit_in(_CLOSING_S)

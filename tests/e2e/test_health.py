@@ -1,0 +1,55 @@
+"""What probes are told while a process starts, and of what it depends on."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cli_servers import STEPS, Command, Project, until
+
+pytestmark = pytest.mark.timeout(200)
+
+SLOW = (
+    """
+import time
+from pathlib import Path
+(Path(__file__).parent / "importing").touch()
+while not (Path(__file__).parent / "open").exists():
+    time.sleep(0.01)
+"""
+    + STEPS
+)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("command", [("serve", "--host", "--port"), ("worker", "--health-host", "--health-port")])
+def test_until_the_graphs_are_there_it_lives_and_is_not_ready(
+    tmp_path: Path, database_uri: str, command: tuple[str, str, str]
+) -> None:
+    project = Project(tmp_path / "project")
+    project.write(SLOW)
+    port = free_port()
+    name, host_option, port_option = command
+    arguments = (name, host_option, "127.0.0.1", port_option, str(port))
+    with Command.running(*arguments, cwd=project.folder, environ={"DATABASE_URI": database_uri}):
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: (project.folder / "importing").exists(), "it imports its graphs")
+        health, ready, ok, head = (httpx.get(f"{url}/{path}") for path in ("health", "ready", "ok", "threads?a=b"))
+        assert (health.status_code, health.json()) == (200, {"ok": True})
+        assert (ready.status_code, ready.headers["retry-after"]) == (503, "2")
+        assert ready.json()["services"] == {"process": "starting"}
+        assert (ok.status_code, head.status_code) == (503, 503)
+        with socket.create_connection(("127.0.0.1", port)) as idle:  # says nothing, and holds up nobody
+            (project.folder / "open").touch()
+            until(lambda: httpx.get(f"{url}/ready").status_code == 200, "it is ready")
+            assert idle
+        services = httpx.get(f"{url}/ready").json()["services"]
+        assert services == {"postgres": "up", "graphs": "up"}
