@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import psycopg
 from langgraph_sdk import get_client
 from psycopg import AsyncConnection, sql
+from typer.testing import CliRunner
 
 from e2e.authorized import new_key
 from eventually import eventually
 from live_server import Client
+from waystation.cli.commands import app
 from waystation.config import Settings
 from waystation_db import audit
 from waystation_db.backup_tables import TABLES
@@ -126,6 +129,24 @@ async def _rest_of(sdk: Client) -> None:
     await sdk.crons.create("steps", schedule=RARELY, input={"b": 1, "a": 2})
     for n in range(5):
         await sdk.store.put_item(("users", f"u{n}"), key="k", value={"text": f"hello {n}", "x": [1, None, "\u2028"]})
+
+
+def cli(*arguments: str, database_uri: str = "") -> tuple[int, str]:
+    done = CliRunner().invoke(app, list(arguments), env={"DATABASE_URI": database_uri})
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.output
+
+
+async def tried(*arguments: str, database_uri: str = "") -> tuple[int, str]:
+    """Exit code and output of a command."""
+    return await asyncio.to_thread(cli, *arguments, database_uri=database_uri)
+
+
+async def command(*arguments: str, database_uri: str) -> str:
+    """What a command says that succeeds."""
+    code, said = await tried(*arguments, database_uri=database_uri)
+    assert code == 0, said
+    return said
 
 
 async def dump(database_uri: str, snapshot: str | None = None) -> dict[str, list[str]]:

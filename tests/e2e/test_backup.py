@@ -11,35 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from backup_world import World, as_restored, count, dump, fill, new_keys, settings
+from backup_world import World, as_restored, cli, command, count, dump, fill, new_keys, settings, tried
 from eventually import thread_rests
 from live_server import Client, live_server_on
 from waystation.cli.backing_up_places import Folder
-from waystation.cli.commands import app
 from waystation_db import backup_format, backup_reading
 from waystation_db.backup_tables import TABLES
 
 pytestmark = pytest.mark.anyio
-
-
-def cli(*arguments: str, database_uri: str = "") -> tuple[int, str]:
-    done = CliRunner().invoke(app, list(arguments), env={"DATABASE_URI": database_uri})
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done.exit_code, done.output
-
-
-async def tried(*arguments: str, database_uri: str = "") -> tuple[int, str]:
-    """Exit code and output of a command."""
-    return await asyncio.to_thread(cli, *arguments, database_uri=database_uri)
-
-
-async def command(*arguments: str, database_uri: str) -> str:
-    """What a command says that succeeds."""
-    code, said = await tried(*arguments, database_uri=database_uri)
-    assert code == 0, said
-    return said
 
 
 async def histories(sdk: Client, world: World) -> dict[str, Any]:
