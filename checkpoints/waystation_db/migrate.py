@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -35,14 +35,18 @@ Phase = Literal["pre", "post"]
 _sql = load("migrate")
 _TRY_LOCK, _KEEP_LOCK, _STILL_LOCKED = _sql["try_lock"], _sql["keep_lock"], _sql["still_locked"]
 EXISTING_TABLES, _CREATE_TABLE = _sql["existing_tables"], _sql["create_table"]
-_APPLIED, _RECORD, _LOCK_TIMEOUT = _sql["applied"], _sql["record"], _sql["lock_timeout"]
+_APPLIED, _RECORD, _ABSENT = _sql["applied"], _sql["record"], _sql["absent"]
+_LOCK_TIMEOUT, _LOCK_TIMEOUT_ON, _LOCK_TIMEOUT_OFF = _sql.lock_timeout, _sql.lock_timeout_on, _sql.lock_timeout_off
 _CHECKPOINT_VERSION, _STORE_VERSION = _sql["checkpoint_version"], _sql["store_version"]
 
 _FILE_NAME = re.compile(r"(?P<name>\d{4}_[a-z0-9_]+\.(?P<phase>pre|post))\.sql")
+_MADE = re.compile(r"^create table (?:if not exists )?(\w+)", re.MULTILINE)
+_DROPPED = re.compile(r"^drop table (?:if exists )?(\w+)", re.MULTILINE)
 _NO_TRANSACTION = "-- no-transaction"
 _COMMAND = "waystation migrate"
 _CHECKPOINTS, _STORE = "langgraph-checkpoints", "langgraph-store"
-_LOCK_ATTEMPTS = 20
+_LOCK_ATTEMPTS = 60
+_LOCK_PAUSE_S = 1.0
 _Conn = AsyncConnection[Any]
 
 
@@ -76,18 +80,18 @@ async def migrate(
     it stays applied), when an applied file was edited, when the schema belongs to a newer version or the lock is not
     had in `timeout_s`; DatabaseUnavailable without a server.
     """
-    async with _connected(conninfo) as conn:
+    async with connected(conninfo) as conn:
         known = migrations() if known is None else known
-        if not await _pending(conn, phase, known):
+        if not await pending_steps(conn, phase, known):
             return []
-        async with _connected(conninfo) as lock, _locked(lock, timeout_s):
-            return [await _apply(conn, lock, step) for step in await _pending(conn, phase, known)]
+        async with connected(conninfo) as lock, _locked(lock, timeout_s):
+            return [await _apply(conn, lock, step) for step in await pending_steps(conn, phase, known)]
 
 
 async def pending(conninfo: str, *, phase: Phase | None = None, known: Sequence[Migration] | None = None) -> list[str]:
     """Return the names of what `migrate` would apply, changing nothing. Raises as `migrate` does."""
-    async with _connected(conninfo) as conn:
-        return [_name_of(step) for step in await _pending(conn, phase, migrations() if known is None else known)]
+    async with connected(conninfo) as conn:
+        return [name_of(step) for step in await pending_steps(conn, phase, migrations() if known is None else known)]
 
 
 async def check(conninfo: str, *, known: Sequence[Migration] | None = None) -> None:
@@ -95,14 +99,32 @@ async def check(conninfo: str, *, known: Sequence[Migration] | None = None) -> N
 
     Files of the `post` phase may still be pending: they are for after the rollout.
     """
-    if missing := await pending(conninfo, phase="pre", known=known):
-        raise MigrationError(f"The database lacks {', '.join(missing)}. Run `{_COMMAND}` before starting the server.")
+    known = migrations() if known is None else known
+    async with connected(conninfo) as conn:
+        missing = [name_of(step) for step in await pending_steps(conn, "pre", known)]
+        if missing:
+            raise MigrationError(
+                f"The database lacks {', '.join(missing)}. Run `{_COMMAND}` before starting the server."
+            )
+        absent = [name for (name,) in await (await conn.execute(_ABSENT, {"names": tables_of(known)})).fetchall()]
+    if absent:
+        raise MigrationError(
+            f"The schema is broken: its migrations are recorded as applied, but there is no {', '.join(absent)}. "
+            "Restore a backup, or correct DATABASE_URI where it names another database or schema (search_path)."
+        )
 
 
 async def applied(conn: _Conn) -> tuple[dict[str, str], int, int]:
     """Names and checksums of what was applied, and how far LangGraph's checkpoints and store have come."""
     names = dict(await (await conn.execute(_APPLIED)).fetchall())
     return names, int((await _row(conn, _CHECKPOINT_VERSION))[0]), int((await _row(conn, _STORE_VERSION))[0])
+
+
+def tables_of(known: Sequence[Migration]) -> list[str]:
+    """The tables that these files make and do not drop again."""
+    text = "\n".join(one.text for one in known)
+    made, dropped = (dict.fromkeys(pattern.findall(text)) for pattern in (_MADE, _DROPPED))
+    return [name for name in made if name not in dropped]
 
 
 def migrations() -> list[Migration]:
@@ -119,16 +141,18 @@ def migrations() -> list[Migration]:
     return sorted(found, key=lambda one: (one.name[:4], one.phase == "post", one.name))
 
 
-_Step = Migration | Literal["langgraph-checkpoints", "langgraph-store"]
+Step = Migration | Literal["langgraph-checkpoints", "langgraph-store"]
 
 
-def _name_of(step: _Step) -> str:
+def name_of(step: Step) -> str:
+    """The name of a step, as `migrate` returns it."""
     return step.name if isinstance(step, Migration) else step
 
 
-async def _pending(conn: _Conn, phase: Phase | None, known: Sequence[Migration]) -> list[_Step]:
+async def pending_steps(conn: _Conn, phase: Phase | None, known: Sequence[Migration]) -> list[Step]:
+    """What is not applied yet, in the order of application. Raises MigrationError on a foreign or edited schema."""
     ours, checkpoints, store = await _row(conn, EXISTING_TABLES)
-    steps: list[_Step] = []
+    steps: list[Step] = []
     if phase != "post":
         if not checkpoints or (await _row(conn, _CHECKPOINT_VERSION))[0] < len(AsyncPostgresSaver.MIGRATIONS) - 1:
             steps.append(_CHECKPOINTS)
@@ -156,7 +180,7 @@ def _refuse_foreign(applied: dict[str, str], known: Sequence[Migration]) -> None
             )
 
 
-async def _apply(conn: _Conn, lock: _Conn, step: _Step) -> str:
+async def _apply(conn: _Conn, lock: _Conn, step: Step) -> str:
     try:
         await lock.execute(_STILL_LOCKED)
         match step:
@@ -169,30 +193,50 @@ async def _apply(conn: _Conn, lock: _Conn, step: _Step) -> str:
                 await (_apply_whole(conn, step) if step.in_transaction else _apply_by_statement(conn, step))
     except psycopg.Error as error:
         raise MigrationError(
-            f"The migration {_name_of(step)} failed: {str(error).strip()}. What ran before it stays applied; mend the "
+            f"The migration {name_of(step)} failed: {str(error).strip()}. What ran before it stays applied; mend the "
             f"cause and run `{_COMMAND}` again."
         ) from error
-    return _name_of(step)
+    return name_of(step)
 
 
 async def _apply_whole(conn: _Conn, step: Migration) -> None:
-    for attempt in range(1, _LOCK_ATTEMPTS + 1):
-        try:
-            async with conn.transaction():
-                await conn.execute(_LOCK_TIMEOUT)
-                await conn.execute(_trusted(step.text))
-                await conn.execute(_RECORD, {"name": step.name, "checksum": step.checksum})
-            return
-        except psycopg.errors.LockNotAvailable:
-            if attempt == _LOCK_ATTEMPTS:
-                raise
-        await asyncio.sleep(0.5)
+    async def whole() -> None:
+        async with conn.transaction():
+            await conn.execute(_LOCK_TIMEOUT)
+            await conn.execute(_trusted(step.text))
+            await conn.execute(_RECORD, {"name": step.name, "checksum": step.checksum})
+
+    await _in_short_turns(whole)
 
 
 async def _apply_by_statement(conn: _Conn, step: Migration) -> None:
     for statement in step.statements():
-        await conn.execute(_trusted(statement))
+
+        async def one(statement: str = statement) -> None:
+            await conn.execute(_trusted(statement))
+
+        # What works concurrently lets everybody pass while it waits; cut off, it would leave half an index.
+        if "concurrently" in statement.lower():
+            await one()
+            continue
+        await conn.execute(_LOCK_TIMEOUT_ON)
+        try:
+            await _in_short_turns(one)
+        finally:
+            await conn.execute(_LOCK_TIMEOUT_OFF)
     await conn.execute(_RECORD, {"name": step.name, "checksum": step.checksum})
+
+
+async def _in_short_turns(work: Callable[[], Awaitable[None]]) -> None:
+    """Whoever waits for a lock behind a long transaction has everybody else wait behind him: for moments only."""
+    for attempt in range(1, _LOCK_ATTEMPTS + 1):
+        try:
+            return await work()
+        except psycopg.errors.LockNotAvailable:
+            if attempt == _LOCK_ATTEMPTS:
+                raise
+        await asyncio.sleep(_LOCK_PAUSE_S)
+    return None
 
 
 @asynccontextmanager
@@ -211,7 +255,8 @@ async def _locked(lock: _Conn, timeout_s: float) -> AsyncGenerator[None]:
 
 
 @asynccontextmanager
-async def _connected(conninfo: str) -> AsyncGenerator[_Conn]:
+async def connected(conninfo: str) -> AsyncGenerator[_Conn]:
+    """A connection for migrations. Raises DatabaseUnavailable without a server."""
     address = normalize_conninfo(conninfo, application_name="waystation-migrate")
     try:
         # Nothing is prepared, for the sake of PgBouncer.

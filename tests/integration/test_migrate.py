@@ -10,6 +10,7 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 
 from waystation_db.errors import DatabaseUnavailable, MigrationError
 from waystation_db.migrate import Migration, check, migrate, migrations, pending
+from waystation_db.migration_plan import plan
 
 pytestmark = pytest.mark.anyio
 
@@ -127,6 +128,47 @@ async def test_table_in_use_is_waited_for_in_short_turns(empty_database_uri: str
         await _until_waiting_for_t(empty_database_uri, 0)  # it gave up, and others may pass
         await reader.rollback()
         assert await migrating == [_POST.name]
+
+
+async def test_statements_outside_of_a_transaction_wait_in_short_turns_too(empty_database_uri: str) -> None:
+    slow = Migration("0003_m.pre", "pre", "-- no-transaction\nalter table t add column if not exists m int;\n")
+    await migrate(empty_database_uri, known=[_TABLE])
+    async with await psycopg.AsyncConnection.connect(empty_database_uri) as reader:
+        await reader.execute("select * from t")
+        migrating = asyncio.create_task(migrate(empty_database_uri, known=[_TABLE, slow]))
+        await _until_waiting_for_t(empty_database_uri, 1)
+        assert await _rows(empty_database_uri, "select n from t") == [(1,)]  # behind it, and then past it
+        await _until_waiting_for_t(empty_database_uri, 0)
+        await reader.rollback()
+        assert await migrating == [slow.name]
+
+
+async def test_plan_tells_sizes_and_what_locks_may_wait_for(empty_database_uri: str) -> None:
+    await migrate(empty_database_uri, known=[_TABLE])
+    await _rows(empty_database_uri, "insert into t select generate_series(1, 500); analyze t")
+    async with await psycopg.AsyncConnection.connect(empty_database_uri) as reader:
+        await reader.execute("select pg_sleep(1.1)")
+        told = await plan(empty_database_uri, known=[_TABLE, _INDEX, _POST])
+    assert [(one.name, one.verdict) for one in told.steps] == [
+        (_INDEX.name, "safe under load"),
+        (_POST.name, "safe under load"),
+    ]
+    assert told.rows["t"] == 501
+    assert told.long_transactions == 1
+    assert told.oldest_s > 1
+    assert await pending(empty_database_uri, known=[_TABLE, _INDEX, _POST]) == [_INDEX.name, _POST.name]
+
+
+async def test_plan_of_an_empty_database_has_everything(empty_database_uri: str) -> None:
+    told = await plan(empty_database_uri)
+    assert [one.name for one in told.steps] == await pending(empty_database_uri)
+    assert "checkpoints" in told.steps[0].makes
+
+
+async def test_a_schema_without_its_tables_is_refused(database_uri: str) -> None:
+    await _rows(database_uri, "drop table event_chunk")
+    with pytest.raises(MigrationError, match=r"schema is broken: .* no event_chunk\. Restore"):
+        await check(database_uri)
 
 
 async def _until_waiting_for_t(uri: str, count: int) -> None:

@@ -35,7 +35,31 @@ insert into waystation_migration (name, checksum) values (%(name)s, %(checksum)s
 
 -- name: lock_timeout
 -- A DDL statement that waits for a lock blocks everybody behind it; it gives up soon and is tried again.
-set local lock_timeout = '3s';
+set local lock_timeout = '1s';
+
+-- name: lock_timeout_on
+-- The same outside of a transaction.
+set lock_timeout = '1s';
+
+-- name: lock_timeout_off
+-- For what comes after it on this connection.
+set lock_timeout = 0;
+
+-- name: absent
+-- Which of these tables are not there.
+select n from unnest(%(names)s::text[]) as n where to_regclass(n) is null;
+
+-- name: sizes
+-- Roughly how many rows tables have; only those that are there. Minus one: nobody has counted yet.
+select n, c.reltuples::bigint
+from unnest(%(names)s::text[]) as n
+join pg_class c on c.oid = to_regclass(n);
+
+-- name: long_transactions
+-- Transactions that are open on this database and that locks may have to wait for: how many, and since when in seconds.
+select count(*), coalesce(max(extract(epoch from clock_timestamp() - xact_start)), 0)::float8
+from pg_stat_activity
+where datname = current_database() and pid <> pg_backend_pid() and xact_start < clock_timestamp() - interval '1 second';
 
 -- name: checkpoint_version
 -- How far langgraph-checkpoint-postgres has brought its checkpoint tables.

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import textwrap
 from pathlib import Path
 
 from waystation.cli.project_files import CONFIG_NAME
 from waystation.cli.terminal import say
 from waystation.config import Settings
 from waystation.process import database_uri
-from waystation_db.migrate import Phase, migrate, pending
+from waystation_db.migrate import Phase, migrate
+from waystation_db.migration_plan import Effect, Plan, Planned
+from waystation_db.migration_plan import plan as planned
+
+_INDENT = " " * 9
 
 
 def run(config: Path | None, *, plan: bool, phase: Phase | None) -> None:
-    """Apply what is pending; with `plan` only name it.
+    """Apply what is pending; with `plan` only say what that would do.
 
     Raises:
         ConfigError: no DATABASE_URI.
@@ -21,11 +26,38 @@ def run(config: Path | None, *, plan: bool, phase: Phase | None) -> None:
     """
     uri = database_uri(settings_of(config))
     if plan:
-        names = asyncio.run(pending(uri, phase=phase))
-        say("\n".join(f"pending  {name}" for name in names) if names else "Nothing is pending.")
+        say("\n".join(_told(asyncio.run(planned(uri, phase=phase)))))
         return
     names = asyncio.run(migrate(uri, phase=phase))
     say("\n".join(f"applied  {name}" for name in names) if names else "The schema is up to date.")
+
+
+def _told(plan: Plan) -> list[str]:
+    lines = [line for step in plan.steps for line in _step(step, plan.rows)] or ["Nothing is pending."]
+    if plan.steps and plan.long_transactions:
+        lines.append(
+            f"{plan.long_transactions} other transactions have been open for up to {plan.oldest_s:.0f} s. A lock that "
+            "one of them holds is waited for 1 s at a time, 60 times."
+        )
+    return lines
+
+
+def _step(step: Planned, rows: dict[str, int]) -> list[str]:
+    lines = [f"pending  {step.name}  {step.verdict}", *_wrapped(step.about)]
+    if step.makes:
+        lines += _wrapped(f"makes {', '.join(step.makes)}")
+    return [*lines, *(_INDENT + _effect(one, rows) for one in step.effects)]
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 108, initial_indent=_INDENT, subsequent_indent=_INDENT)
+
+
+def _effect(effect: Effect, rows: dict[str, int]) -> str:
+    count = rows.get(effect.table, -1)
+    size = f" ({count:,} rows or so)" if count >= 0 else ""
+    warned = "" if effect.verdict == "safe under load" else f"  <- {effect.verdict}"
+    return f"{effect.table}{size}: {effect.action}; {effect.lock}{warned}"
 
 
 def settings_of(config: Path | None) -> Settings:
