@@ -63,10 +63,16 @@ class Deployment:
     async def scale_to(self, count: int) -> None:
         """Start pods until there are so many that are ready, or delete the youngest."""
         new = [await self._start() for _ in range(count - len(self.pods))]
-        self.pods += new
+        self.pods = [*self.pods, *new]
         await asyncio.gather(*(self._until_ready(pod) for pod in new))
-        while len(self.pods) > count:
-            await self._delete(self.pods.pop())
+        spare, self.pods = self.pods[count:], self.pods[:count]
+        await asyncio.gather(*(self._delete(pod) for pod in spare))
+
+    @property
+    def ready(self) -> int:
+        """How many pods are ready, those about to go included."""
+        going = [pod for pod in self.gone if pod.ended_s is None]
+        return sum(pod.is_ready.is_set() for pod in (*self.pods, *going))
 
     async def replace_all(self, *, source: Path | None = None) -> None:
         """A rolling update, with one pod more than there should be and never one fewer (maxSurge 1)."""
