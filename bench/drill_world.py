@@ -55,7 +55,8 @@ builder.add_conditional_edges("step", go_on, ["step", END])
 steps = builder.compile()
 
 async def answer(state: MessagesState):
-    model = ChatOpenAI(model="mini", api_key="k", base_url=os.environ["DRILL_PROVIDER"] + "/t/north/v1", max_retries=0)
+    model = ChatOpenAI(model="mini", api_key="k", base_url=os.environ["DRILL_PROVIDER"] + "/t/north/v1", max_retries=0,
+                       max_tokens=50)
     return {"messages": [await model.ainvoke(state["messages"])]}
 
 asks = StateGraph(MessagesState)
@@ -206,13 +207,14 @@ class Installation:
             time.sleep(0.1)
 
     def show_log(self, child: Child, pattern: str, *, most: int = 4) -> None:
-        """Different sentences of its log that hold the pattern."""
+        """Different sentences of its log that hold the pattern, each as it was said first."""
         seen: dict[str, str] = {}
         for line in child.lines(pattern):
-            event = str(json.loads(line).get("event")) if line.startswith("{") else line
-            seen.setdefault(event, line)
-        for line in list(seen.values())[-most:]:
-            self.say(f"{child.name} log  {line[:230]}")
+            told: dict[str, Any] = json.loads(line) if line.startswith("{") else {"event": line}
+            others = {key: told[key] for key in sorted(told) if key not in ("event", "timestamp", "exception")}
+            seen.setdefault(str(told["event"]), f"{told['event']} {json.dumps(others)[:150] if others else ''}")
+        for sentence in list(seen.values())[-most:]:
+            self.say(f"{child.name} log  {sentence[:230]}")
 
     def start_redis(self) -> None:
         """Valkey, empty, on the socket of `REDIS_URI`."""
@@ -294,4 +296,4 @@ def _write(folder: Path, guards: Mapping[str, Any] | None) -> None:
         keys["waystation"] = {"guards": guards}
     (folder / "langgraph.json").write_text(json.dumps(keys))
     (folder / "graphs.py").write_text(_GRAPHS)
-    (folder / "prices.json").write_text(json.dumps({"models": {"mini": {"input": 500, "output": 500}}}))
+    (folder / "prices.json").write_text(json.dumps({"models": {"mini": {"input": 100, "output": 100}}}))
