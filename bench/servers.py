@@ -94,11 +94,12 @@ def _children(services: Services) -> Generator[Children]:
 
 
 @contextlib.contextmanager
-def one_process(services: Services, *, jobs: int) -> Generator[Running]:
-    """`waystation serve --with-worker`, live events in memory."""
+def one_process(services: Services, *, jobs: int, more: Mapping[str, str] | None = None) -> Generator[Running]:
+    """`waystation serve --with-worker`, live events in memory. `more`: variables besides."""
     port = free_port()
     with _children(services) as children:
         environ = {"DATABASE_URI": services.database(migrated=True), "WAYSTATION_EVENT_LOG": "memory"}
+        environ |= more or {}
         command = _waystation("serve", "--with-worker", *_listen(port), "--n-jobs-per-worker", str(jobs))
         pid = children.start(command, environ)
         children.until_ready(port, "/ready")

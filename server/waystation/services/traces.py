@@ -10,6 +10,7 @@ import structlog
 import waystation
 from waystation.catalog import Project
 from waystation.config import Settings, process_environment
+from waystation.errors import ConfigError
 from waystation.telemetry.tracing import Redact, Tracing, exporters_of, open_tracing
 
 log = structlog.get_logger(__name__)
@@ -24,12 +25,15 @@ def tracing_of(settings: Settings, project: Project) -> Generator[Tracing | None
     """
     environ = {**project.env, **process_environment()}
     _configure_langsmith(settings, environ)
-    tracing = open_tracing(
-        exporters=exporters_of(environ),
-        version=waystation.__version__,
-        content=settings.trace_content,
-        redact=_redact(settings),
-    )
+    try:
+        tracing = open_tracing(
+            exporters=exporters_of(environ),
+            version=waystation.__version__,
+            content=settings.trace_content,
+            redact=_redact(settings),
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     try:
         yield tracing
     finally:

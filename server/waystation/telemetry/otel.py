@@ -22,7 +22,6 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from waystation.errors import ConfigError
 from waystation.telemetry.otel_calls import SpanHearer
 from waystation.telemetry.tracing import About, Redact
 
@@ -38,7 +37,7 @@ class OtelTracing:
     """The tracing of a process (`tracing.Tracing`)."""
 
     def __init__(self, exporters: set[str], *, version: str, content: bool, redact: Redact | None) -> None:
-        """Raises ConfigError: there is no such exporter."""
+        """Raises ValueError: there is no such exporter."""
         made = [_exporter(name) for name in sorted(exporters)]
         self._provider = TracerProvider(resource=_resource(version), id_generator=_Ids())
         for exporter in made:
@@ -149,7 +148,7 @@ def _exporter(name: str) -> SpanExporter:
 
             return OTLPSpanExporter()
         case _:
-            raise ConfigError(f"OTEL_TRACES_EXPORTER names {name!r}: otlp, console or none was expected")
+            raise ValueError(f"OTEL_TRACES_EXPORTER names {name!r}: otlp, console or none was expected")
 
 
 def _resource(version: str) -> Resource:

@@ -78,7 +78,11 @@ class Tracing(Protocol):
 
 def open_tracing(*, exporters: str, version: str, content: bool, redact: Redact | None) -> Tracing | None:
     """Tracing by OpenTelemetry, as its own OTEL_* variables say. `content`: prompts and answers are shown, too, after
-    `redact`. None, with a warning, where its packages are not installed."""
+    `redact`. None, with a warning, where its packages are not installed.
+
+    Raises:
+        ValueError: there is no such exporter.
+    """
     wanted = {name.strip() for name in exporters.split(",")} - {"", "none"}
     if not wanted:
         return None
