@@ -72,6 +72,8 @@ class Execution:
         self.claimed = run
         self.publisher = Publisher(events, run)
         self.span: AttemptSpan | None = None
+        self.is_over = False
+        """The graph has ended; what became of it is being written down."""
         self._side = side
         self._limits = limits
         self._abandon = abandon

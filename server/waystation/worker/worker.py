@@ -241,6 +241,7 @@ class Worker:
                 try:
                     outcome = await execution.run()
                 finally:
+                    execution.is_over = True
                     counting.run_executed(self._loop.time() - began_at, execution.supersteps)
                 await self._conclude(execution, outcome)
             except asyncio.CancelledError:
@@ -286,7 +287,9 @@ class Worker:
 
     def _lose(self, key: RunKey, attempt: int | None) -> None:
         execution = self._executions.get(key)
-        if execution is not None and attempt in (None, execution.claimed.attempt):
+        if execution is None or execution.is_over:
+            return  # its outcome has just been committed, or the statement that writes it will find out
+        if attempt in (None, execution.claimed.attempt):
             log.warning("lease lost; the attempt stops", run_id=key.run_id, attempt=attempt)
             metrics.LEASES_LOST.inc()
             execution.stop(FencedOff())
