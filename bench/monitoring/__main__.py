@@ -109,10 +109,10 @@ async def load(port: int) -> AsyncGenerator[None]:
 
         async def one(number: int) -> None:
             with contextlib.suppress(httpx.HTTPError):
-                content = f"question {number % 50}"
+                content = f"question {number % 20}"
                 body = {**asked, "input": {"messages": [{"role": "user", "content": content}]}}
                 await http.post("/runs/stream" if number % 4 == 0 else "/runs", json=body)
-                if number % 10 == 0:
+                if number % 5 == 0:
                     await http.post("/threads/search", json={"limit": 1})
 
         async def all_of_them() -> None:

@@ -92,6 +92,18 @@ def _slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
+def test_the_page_lists_the_alerts() -> None:
+    page = (ROOT / "docs/operations/monitoring.md").read_text()
+    rows = re.findall(
+        r"^\| `(Waystation\w+)` \| (\w+) \| .+ \| \[([a-z-]+)\]\(runbooks/\3\.md\) \|$", page, re.MULTILINE
+    )
+    told = [
+        (alert["alert"], alert["labels"]["severity"], re.split(r"[/.]", alert["annotations"]["runbook_url"])[-2])
+        for alert in ALERTS
+    ]
+    assert rows == told
+
+
 def test_every_alert_fires_in_a_case_of_promtool() -> None:
     cases = [yaml.safe_load(path.read_text()) for path in (PROMETHEUS / "tests").glob("*.yml")]
     expected = {
