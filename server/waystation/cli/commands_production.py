@@ -101,7 +101,7 @@ def worker(
 
 def migrate(
     config: Config = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what is pending; change nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what each step does and locks; change nothing.")] = False,
     phase: Annotated[
         Literal["pre", "post"] | None,
         typer.Option(help="Only what is safe before (pre) or after (post) the rollout.", show_default="both"),
