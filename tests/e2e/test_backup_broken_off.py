@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from backup_world import command, dump, tried
+from s3_server import s3_server
 from waystation_db.pool import Database
 
 pytestmark = pytest.mark.anyio
@@ -124,38 +125,18 @@ async def test_a_killed_restore_goes_on_and_shows_nothing_until_its_end(
 
 
 @pytest.fixture
-def s3() -> Generator[dict[str, str]]:
-    """A server that speaks S3, with the bucket `backups`."""
-    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    boto3 = pytest.importorskip("boto3")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    environ = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "id",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    client = boto3.client(
-        "s3",
-        endpoint_url=environ["AWS_ENDPOINT_URL"],
-        aws_access_key_id="id",
-        aws_secret_access_key="secret",
-        region_name="us-east-1",
-    )
-    client.create_bucket(Bucket="backups")
-    client.close()
-    yield environ
-    server.stop()
+def s3(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """A server that speaks S3, where boto3 looks for it."""
+    pytest.importorskip("boto3", reason="boto3 is not installed")
+    with s3_server() as environ:
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        yield
 
 
-async def test_a_backup_lies_on_s3(
-    filled: str, empty_database_uri: str, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("s3")
+async def test_a_backup_lies_on_s3(filled: str, empty_database_uri: str) -> None:
     place = "s3://backups/x"
-    for name, value in s3.items():
-        monkeypatch.setenv(name, value)
     await killed("put", place, "backup", place, *SMALL, uri=filled)
     code, said = await tried("restore", place, database_uri=empty_database_uri)
     assert (code, "holds no complete backup" in said) == (1, True)
