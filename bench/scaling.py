@@ -1,6 +1,6 @@
 """A wave of runs, and worker processes that KEDA's rules start and end by the queue in Postgres.
 
-python -m bench.scaling --picture docs/operations/scaling.svg     about 4 minutes; times of the manifests divided by 5
+python -m bench.scaling --picture docs/operations/scaling.svg     about 4 minutes; times of the manifests divided by 6
 
 The triggers' SQL, targets, policies and windows are those of k8s/components/keda; 1 to 6 workers instead of 2 to 20.
 """
@@ -29,8 +29,8 @@ from bench.rollouts.picture import Curve, Panel, drawn
 from bench.rollouts.pods import Deployment
 from bench.services import Services
 
-FACTOR = 5.0
-WAVE = ((0.0, 2.0), (20.0, 2.0), (50.0, 30.0), (100.0, 30.0), (130.0, 2.0), (240.0, 2.0))
+FACTOR = 6.0
+WAVE = ((0.0, 2.0), (15.0, 2.0), (40.0, 25.0), (85.0, 25.0), (105.0, 2.0), (215.0, 2.0))
 """(second, runs per second): straight between these."""
 RUN = {"steps": 3, "tokens": 1, "token_s": 0.5}
 RUN_S = 1.5
@@ -90,7 +90,7 @@ async def scale(uri: str, workers: Deployment, began: float, seen: Seen) -> None
     async with await psycopg.AsyncConnection.connect(uri, autocommit=True) as conn, asyncio.TaskGroup() as tasks:
         while True:
             values, at = await autoscaler.measure(conn), monotonic() - began
-            pods = len(workers.pods)
+            pods = workers.wanted
             wanted = autoscaler.decide(at, pods, values)
             seen.depth.append((at, values["depth"]))
             seen.wanted.append((at, wanted))

@@ -35,12 +35,14 @@ class PodRules:
     grace_s: float
 
     def quicker(self, factor: float) -> PodRules:
-        """The same with all times divided, for a test that has not the patience."""
+        """The same with all times divided, but for what a start may take: processes do not start quicker for that."""
         grace = float(self.environ["BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS"]) / factor
         return replace(
             self,
             environ={**self.environ, "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": f"{grace:.0f}"},
-            startup=replace(self.startup, period_s=self.startup.period_s / factor),
+            startup=replace(
+                self.startup, period_s=self.startup.period_s / factor, failures=int(self.startup.failures * factor)
+            ),
             readiness=replace(self.readiness, period_s=self.readiness.period_s / factor),
             min_ready_s=self.min_ready_s / factor,
             pre_stop_s=self.pre_stop_s / factor,

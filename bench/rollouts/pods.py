@@ -58,15 +58,20 @@ class Deployment:
     pods: list[Pod] = field(default_factory=list[Pod])
     gone: list[Pod] = field(default_factory=list[Pod])
     _watching: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+    wanted: int = 0
+    _deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
     _made: int = 0
 
     async def scale_to(self, count: int) -> None:
-        """Start pods until there are so many that are ready, or delete the youngest."""
-        new = [await self._start() for _ in range(count - len(self.pods))]
-        self.pods = [*self.pods, *new]
-        await asyncio.gather(*(self._until_ready(pod) for pod in new))
-        spare, self.pods = self.pods[count:], self.pods[:count]
-        await asyncio.gather(*(self._delete(pod) for pod in spare))
+        """Start pods, or delete the youngest, until there are so many; may be called again meanwhile."""
+        self.wanted, new = count, list[Pod]()
+        async with self._deciding:
+            while len(self.pods) < self.wanted:
+                new.append(await self._start())
+                self.pods.append(new[-1])
+            spare = self.pods[self.wanted :]
+            del self.pods[self.wanted :]
+        await asyncio.gather(*(self._until_ready(pod) for pod in new), *(self._delete(pod) for pod in spare))
 
     @property
     def ready(self) -> int:
@@ -126,6 +131,8 @@ class Deployment:
                 await asyncio.sleep(rules.startup.period_s)
             else:
                 raise RolloutFailed(f"{pod.name} did not start in time:\n{self._last_words(pod)}")
+        if pod in self.gone:
+            return
         if pod.process.returncode is not None:
             raise RolloutFailed(f"{pod.name} ended with {pod.process.returncode}:\n{self._last_words(pod)}")
         task = asyncio.create_task(self._watch(pod))
