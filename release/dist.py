@@ -87,7 +87,9 @@ def _faults_of_metadata(text: str) -> list[str]:
     """What `twine check` looks at, and the version."""
     fields = email.parser.HeaderParser().parsestr(text)
     wanted = {"Name": "waystation", "Version": version(), "Description-Content-Type": "text/markdown"}
-    faults = [f"METADATA says {name}: {fields[name]}, not {value}" for name, value in wanted.items() if fields[name] != value]
+    faults = [
+        f"METADATA says {name}: {fields[name]}, not {value}" for name, value in wanted.items() if fields[name] != value
+    ]
     if not str(fields.get_payload()).strip():
         faults.append("METADATA has no description")
     return faults

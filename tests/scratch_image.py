@@ -113,6 +113,7 @@ class ScratchImage:
             check=True,
         )
         self.run("uv pip install --quiet --system --no-deps -e /api")
+        self.run("python -m compileall -q /api")
 
     def _packages_of_the_tests(self) -> list[str]:
         return [folder for folder in site.getsitepackages() if Path(folder).is_dir()]

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,9 +47,32 @@ def copied(project: Path, tmp_path: Path) -> Path:
     return folder
 
 
+# Every file system that there is becomes read-only, then the process uid 10001. It keeps what lets it pass the folders
+# of the tests' own user, and nothing else.
+_FROZEN = """
+for mounted in $(awk '{ print $2 }' /proc/self/mounts); do
+    case $mounted in /proc*|/dev*|/sys*) ;; *) mount -o remount,bind,ro "$mounted" || exit 99;; esac
+done
+exec setpriv --reuid 10001 --regid 10001 --clear-groups --no-new-privs --bounding-set -all,+dac_override \\
+    --inh-caps -all,+dac_override --ambient-caps -all,+dac_override "$@"
+"""
+_NAMESPACE = ["unshare", "--mount", "--propagation", "private"]
+
+
+def can_freeze() -> bool:
+    """Whether this machine lets us have a mount namespace of our own."""
+    needed = [*_NAMESPACE, "sh", "-c", _FROZEN, "sh", "true"]
+    return all(map(shutil.which, ("unshare", "setpriv"))) and not subprocess.run(needed, capture_output=True).returncode
+
+
 @contextmanager
-def container(image: ScratchImage, database_uri: str, **environ: str) -> Generator[tuple[httpx.Client, Path]]:
-    """The image's entry point, running; and the file that its output goes to."""
+def container(
+    image: ScratchImage, database_uri: str, *, frozen: bool = False, **environ: str
+) -> Generator[tuple[httpx.Client, Path]]:
+    """The image's entry point, running; and the file that its output goes to.
+
+    `frozen`: as uid 10001, with nothing anywhere that can be written.
+    """
     log = image.root / "log"
     port = environ.setdefault("PORT", _free_port())
     uri = database_uri.replace("postgresql://", "postgres://")
@@ -56,7 +80,7 @@ def container(image: ScratchImage, database_uri: str, **environ: str) -> Generat
     settings = {"POSTGRES_URI": uri, "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": "2", **environ}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [image.inside("/api/entrypoint.sh")],
+            [*([*_NAMESPACE, "sh", "-c", _FROZEN, "sh"] if frozen else []), image.inside("/api/entrypoint.sh")],
             cwd=image.workdir,
             env={**image.process_environ(), **settings},
             stdout=output,
@@ -66,6 +90,8 @@ def container(image: ScratchImage, database_uri: str, **environ: str) -> Generat
     try:
         until(lambda: _has_started(log) or process.poll() is not None, "the container serves")
         assert process.poll() is None, log.read_text()
+        if frozen:
+            _sees_that_it_is_frozen(process.pid, image)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             yield client, log
         process.send_signal(signal.SIGTERM)
@@ -74,6 +100,14 @@ def container(image: ScratchImage, database_uri: str, **environ: str) -> Generat
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def _sees_that_it_is_frozen(pid: int, image: ScratchImage) -> None:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    assert "\nUid:\t10001\t10001\t10001\t10001\n" in status
+    for folder in (image.inside("/api"), image.workdir, Path("/tmp")):
+        with pytest.raises(OSError, match="Read-only"):
+            Path(f"/proc/{pid}/root{folder}/written").touch()
 
 
 def _has_started(log: Path) -> bool:
@@ -114,7 +148,7 @@ def test_a_project_built_upon_our_image_serves_with_a_worker_on_an_empty_databas
     assert image.workdir == image.inside("/deps/outer-webapp/src")
     port = _free_port()
     assert health(image, PORT=port) == 1
-    with container(image, empty_database_uri, PORT=port) as (client, log):
+    with container(image, empty_database_uri, frozen=can_freeze(), PORT=port) as (client, log):
         assert health(image, PORT=port) == 0
         alice = {"authorization": "Bearer alice"}
         body: dict[str, Any] = {"assistant_id": "echo", "input": {}}
@@ -168,14 +202,34 @@ def test_the_dockerfile_copies_what_there_is_and_what_the_build_is_given() -> No
 
 def test_the_image_has_what_the_tools_of_langgraph_look_for() -> None:
     steps = steps_of((REPOSITORY / "Dockerfile").read_text(encoding="utf-8"))
-    last = max(i for i, step in enumerate(steps) if step.instruction == "FROM")
-    final = steps[last:]
+    stages = [i for i, step in enumerate(steps) if step.instruction == "FROM"]
+    final = [*steps[stages[1] : stages[2]], *steps[stages[-1] :]]
+    assert steps[stages[-1]].argument == "common"
+    assert steps[stages[1]].argument.endswith(" AS common")
     assert any(step.argument.endswith("/usr/local/bin/uv /usr/local/bin/uvx /usr/bin/") for step in final)
     assert any(step == type(step)("EXPOSE", "8000") for step in final)
     assert any(step.argument == '["/api/entrypoint.sh"]' for step in final if step.instruction == "ENTRYPOINT")
     # Builds upon it run as root; the entry point gives that up.
     assert not [step for step in final if step.instruction == "USER"]
     assert "setpriv --reuid=waystation" in (REPOSITORY / "docker" / "entrypoint.sh").read_text()
+
+
+def test_the_runtime_target_is_never_root_and_has_nothing_to_install_with() -> None:
+    steps = steps_of((REPOSITORY / "Dockerfile").read_text(encoding="utf-8"))
+    first = steps.index(type(steps[0])("FROM", "common AS runtime"))
+    assert [(step.instruction, step.argument) for step in steps[first + 1 : first + 2]] == [("USER", "10001:10001")]
+    assert steps[first + 2].instruction == "FROM"
+    common = [step.argument for step in steps[:first] if step.instruction == "COPY" and "--from=build" in step.argument]
+    assert not [argument for argument in common if "uv" in argument]
+
+
+@pytest.mark.parametrize("path", ["Dockerfile", "deploy/compose/Dockerfile"])
+def test_hadolint_finds_nothing(path: str) -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    if not hadolint.exists():
+        pytest.skip("hadolint is not installed")
+    checked = subprocess.run([hadolint, REPOSITORY / path], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
 
 
 def test_pins_can_be_taken_in_part(tmp_path: Path) -> None:
