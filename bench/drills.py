@@ -65,7 +65,7 @@ def worker_fleet() -> None:
 
 
 def postgres() -> None:
-    """Postgres crashes (`-m immediate`) and is away for 12 seconds."""
+    """Postgres crashes (`-m immediate`) and is away for half a minute."""
     with installation() as here:
         api, worker = here.api(), here.worker("worker")
         runs = [here.begin(api, steps=40) for _ in range(3)]
