@@ -44,7 +44,8 @@ def _text(length: int) -> str:
     return " ".join("".join(random.choices(_LETTERS, k=random.randint(2, 9))) for _ in range(length // 6))[:length]
 
 
-async def _answer(_: MessagesState) -> dict[str, Any]:
+async def _answer(state: MessagesState) -> dict[str, Any]:
+    assert state["messages"]
     return {"messages": [AIMessage(_text(800))]}
 
 
@@ -52,9 +53,11 @@ async def _fill(uri: str, threads: int, turns: int) -> None:
     ids = [str(uuid.uuid4()) for _ in range(threads)]
     async with await psycopg.AsyncConnection.connect(uri) as conn:
         await conn.execute(_THREADS, {"ids": ids, "turns": turns})
-    graph = StateGraph(MessagesState).add_node("answer", _answer).add_edge(START, "answer").add_edge("answer", END)
+    # langgraph leaves the type of its checkpointer open.
+    builder: Any = StateGraph(MessagesState)
+    graph = builder.add_node("answer", _answer).add_edge(START, "answer").add_edge("answer", END)
     async with Database(uri, max_size=8, name="bench") as db:
-        compiled: Any = graph.compile(checkpointer=PostgresCheckpointer(db))
+        compiled = graph.compile(checkpointer=PostgresCheckpointer(db))
 
         async def talk(thread_id: str) -> None:
             config: RunnableConfig = {"configurable": {"thread_id": thread_id}}

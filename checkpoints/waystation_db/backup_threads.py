@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from uuid import UUID
 
 import psycopg
@@ -110,26 +110,26 @@ async def _table(conn: Conn, name: str, condition: sql.Composed) -> AsyncIterato
 def read_head(lines: Iterable[str]) -> dict[str, Any]:
     """Check all lines, and return the first one. Raises BackupRefused: it is no such file, or damaged, or not whole."""
     digest, count, last = hashlib.sha256(), 0, ""
-    head: Any = None
+    first: Any = None
     for line in lines:
         if last:
             digest.update(last.encode() + b"\n")
             count += 1
         last = line.rstrip("\n")
-        head = _parsed(last) if head is None else head
-    if not isinstance(head, dict) or head.get("waystation_thread") != 1:  # pyright: ignore[reportUnknownMemberType]
+        first = _parsed(last) if first is None else first
+    head = cast(dict[str, Any], first) if isinstance(first, dict) else {}  # JSON: its names are texts
+    if head.get("waystation_thread") != 1:
         raise BackupRefused("this is no thread that `waystation threads export` wrote")
     if _parsed(last) != {"end": count - 1, "sha256": digest.hexdigest()}:
         raise BackupRefused("the file is not whole: its last line does not agree with what is before it")
-    found: dict[str, Any] = head
     try:
-        UUID(found["thread_id"])
-        complaint = complaint_about(Schema(**found["schema"]))
+        UUID(head["thread_id"])
+        complaint = complaint_about(Schema(**head["schema"]))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise BackupRefused("the first line lacks something") from None
     if complaint:
         raise BackupRefused(complaint)
-    return found
+    return head
 
 
 async def import_thread(
