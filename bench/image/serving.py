@@ -18,7 +18,7 @@ from bench.image.stages import Stage
 from bench.servers import free_port
 from waystation_db.embedded import EmbeddedPostgres
 
-_START_S = 60.0
+_START_S = 300.0
 _PROJECT = Path(__file__).parents[1] / "project"
 
 
