@@ -72,7 +72,7 @@ def installed() -> Mapping[str, list[str]]:
 
 
 def providers(module: str) -> set[str]:
-    known = {canonicalize_name(name) for name in installed().get(module, [])}
+    known: set[str] = {canonicalize_name(name) for name in installed().get(module, [])}
     return known or {canonicalize_name(module)}
 
 
