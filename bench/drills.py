@@ -152,7 +152,7 @@ def region() -> None:
 def provider_outage() -> None:
     """One of two providers fails, then both; the policy has a failover."""
     south = {"model": "openai:mini", "base_url": "PROVIDER/t/south/v1", "name": "south"}
-    guards = {"failover": [{"models": {"mini": [south]}}], "levels": {"rules": []}}
+    guards: dict[str, Any] = {"failover": [{"models": {"mini": [south]}}], "levels": {"rules": []}}
     with installation(guards) as here:
         api, worker = here.api(), here.worker("worker")
 

@@ -109,7 +109,9 @@ class AgentModel(ScriptedModel):
         said = super()._generate(messages).generations[0].message
         answered = sum(isinstance(message, ToolMessage) for message in messages)
         if answered < self.rounds * self.at_once and kwargs.get("tools"):
-            calls = [{"name": "look", "args": {}, "id": f"call-{answered + n}"} for n in range(self.at_once)]
+            calls: list[dict[str, Any]] = [
+                {"name": "look", "args": {}, "id": f"call-{answered + n}"} for n in range(self.at_once)
+            ]
             said = AIMessage("", tool_calls=calls, usage_metadata=self._usage())
         return ChatResult(generations=[ChatGeneration(message=said)])
 

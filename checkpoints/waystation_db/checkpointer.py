@@ -186,7 +186,7 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         self._begins_thread = False
         if self._fence:
             metadata = cast(CheckpointMetadata, {**metadata, "run_id": self._fence.key.run_id})
-        if not config["configurable"].get("checkpoint_ns"):
+        if not config.get("configurable", {}).get("checkpoint_ns"):
             self._count_step(metadata)
         stored = self._scope.inward(config)
         put = checkpoint_put(self.serde, self._fence, stored, checkpoint, metadata, new_versions, chain=self._chain)
