@@ -26,6 +26,10 @@ NOT_WALKED = {
     "replay_delivery": "needs a receiver of webhooks",
     "read_audit_log": "the project keeps none; test_audit.py",
     "verify_audit_log": "likewise",
+    "get_level": "the project has no levels; test_guard_api_levels.py",
+    "set_level": "likewise",
+    "clear_level": "likewise",
+    "grant_more": "the project has no budgets; test_guard_api.py",
 }
 
 
@@ -88,6 +92,7 @@ async def test_every_operation_answers_as_it_is_described(walk: httpx.AsyncClien
     await _crons(walk)
     await _store(walk)
     await _openai(walk)
+    await _guards(walk)
     await walk.get("/.well-known/agent-card.json?assistant_id=chat")
     await walk.get("/webhooks/deliveries")
     named = {operation.spec["operationId"] for operation in EVERY}
@@ -214,3 +219,19 @@ async def _openai(walk: httpx.AsyncClient) -> None:
     await walk.post(f"{at}/cancel")
     await walk.delete(at)
     await walk.get(at)
+
+
+async def _guards(walk: httpx.AsyncClient) -> None:
+    killed = await walk.post("/guards/kill", json={"scope": "user", "id": "walked", "reason": "a walk"})
+    await walk.post("/guards/kill", json={"scope": "galaxy", "id": "walked"})
+    await walk.get("/guards/kill")
+    await walk.delete(f"/guards/kill/{killed.json()['kill_id']}")
+    await walk.delete(f"/guards/kill/{NOBODY}")
+    for path in ("budgets", "ledger", "ledger?limit=0", "level", "breakers"):
+        await walk.get(f"/guards/{path}")
+    await walk.post("/guards/grants", json={"scope": "user", "owner": "walked", "amount": 1})
+    await walk.put("/guards/level", json={"level": "reduced", "for_s": 1, "name": "walked"})
+    await walk.put("/guards/level", json={"level": "lower"})
+    await walk.delete("/guards/level?name=walked")
+    await walk.post("/guards/estimate", json={"assistant_id": "chat", "input": {"messages": []}})
+    await walk.post("/guards/estimate", json={"assistant_id": NOBODY})
