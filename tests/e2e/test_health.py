@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -42,14 +43,21 @@ def test_until_the_graphs_are_there_it_lives_and_is_not_ready(
     with Command.running(*arguments, cwd=project.folder, environ={"DATABASE_URI": database_uri}):
         url = f"http://127.0.0.1:{port}"
         until(lambda: (project.folder / "importing").exists(), "it imports its graphs")
-        health, ready, ok, head = (httpx.get(f"{url}/{path}") for path in ("health", "ready", "ok", "threads?a=b"))
+        health, ready, ok = (httpx.get(f"{url}/{path}") for path in ("health", "ready", "ok?check_db=1"))
         assert (health.status_code, health.json()) == (200, {"ok": True})
         assert (ready.status_code, ready.headers["retry-after"]) == (503, "2")
         assert ready.json()["services"] == {"process": "starting"}
-        assert (ok.status_code, head.status_code) == (503, 503)
-        with socket.create_connection(("127.0.0.1", port)) as idle:  # says nothing, and holds up nobody
+        assert ok.status_code == 503
+        with (
+            ThreadPoolExecutor() as clients,
+            socket.create_connection(("127.0.0.1", port)) as idle,  # says nothing, and holds up nobody
+        ):
+            early = [clients.submit(httpx.get, f"{url}/metrics", timeout=60) for _ in range(5)]
+            assert httpx.get(f"{url}/health").status_code == 200, "those who wait are in nobody's way"
+            assert not any(answer.done() for answer in early)
             (project.folder / "open").touch()
             until(lambda: httpx.get(f"{url}/ready").status_code == 200, "it is ready")
             assert idle
+            assert [answer.result().status_code for answer in early] == [200] * 5
         services = httpx.get(f"{url}/ready").json()["services"]
         assert services == {"postgres": "up", "graphs": "up"}

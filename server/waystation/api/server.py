@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import socket
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -85,6 +87,18 @@ class ApiServer(uvicorn.Server):
         host, port = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name[0], name[0]), name[1]
         scheme = "https" if self.config.is_ssl else "http"
         services.address.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+    async def adopt(self, connection: socket.socket) -> None:
+        """Serve a connection that somebody else has accepted. Nothing may have been read from it."""
+
+        def protocol() -> asyncio.Protocol:
+            kind: Any = self.config.http_protocol_class
+            return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
+        except OSError:  # its client did not wait
+            connection.close()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.stop_streams()

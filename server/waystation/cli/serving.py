@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -128,11 +128,11 @@ async def serve(serving: Serving) -> None:
     with shutdown.installed():
         try:
             async with contextlib.AsyncExitStack() as stack:
-                async with answered_while_starting(serving.sock if serving.tells_start else None):
+                async with answered_while_starting(serving.sock if serving.tells_start else None) as waiting:
                     await serving.before()
                     process = await stack.enter_async_context(_opened(serving))
                 shutdown.opened()
-                await _until_stopped(serving, process, shutdown)
+                await _until_stopped(serving, process, shutdown, waiting)
                 _exit_in(_CLOSING_S)
         except asyncio.CancelledError:
             if not shutdown.asked.is_set():
@@ -206,7 +206,9 @@ async def _opened(serving: Serving) -> AsyncGenerator[Process]:
         yield process
 
 
-async def _until_stopped(serving: Serving, process: Process, shutdown: Shutdown) -> None:
+async def _until_stopped(
+    serving: Serving, process: Process, shutdown: Shutdown, waiting: Sequence[socket.socket]
+) -> None:
     if serving.sock is None or not serving.api:
         attach_inside(process.services)
     if serving.sock is None:
@@ -216,7 +218,7 @@ async def _until_stopped(serving: Serving, process: Process, shutdown: Shutdown)
         return
     make = create_app if serving.api else create_health_app
     app = make(lambda: contextlib.nullcontext(process.services))
-    server = _Server(serving, app)
+    server = _Server(serving, app, waiting)
     async with asyncio.TaskGroup() as tasks:
         stopping = tasks.create_task(_stop_when_asked(serving, process, shutdown, app, server))
         await server.serve(sockets=[serving.sock])
@@ -269,10 +271,10 @@ def _exit_in(seconds: float) -> None:
 class _Server(ApiServer):
     """Leaves the signals to `Shutdown`, and tells when it serves."""
 
-    def __init__(self, serving: Serving, app: Application) -> None:
+    def __init__(self, serving: Serving, app: Application, waiting: Sequence[socket.socket]) -> None:
         tls = serving.tls
         super().__init__(app, host="", port=0, certfile=tls and tls.certfile, keyfile=tls and tls.keyfile)
-        self._on_ready = serving.on_ready
+        self._on_ready, self._waiting = serving.on_ready, waiting
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -280,4 +282,6 @@ class _Server(ApiServer):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for connection in self._waiting:
+            await self.adopt(connection)
         self._on_ready()
