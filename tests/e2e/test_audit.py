@@ -82,7 +82,8 @@ async def test_what_a_caller_changes_is_written_with_who_and_where(come: Come) -
     thread = await admin.thread()
     await admin.http.get(f"/threads/{thread}")
     await admin.http.post("/threads/search", json={})
-    made = (await admin.http.post(f"/threads/{thread}/runs", json={"assistant_id": "teller", "input": {}})).json()
+    later = {"assistant_id": "teller", "input": {}, "after_seconds": 60}
+    made = (await admin.http.post(f"/threads/{thread}/runs", json=later)).json()
     await admin.http.post(f"/threads/{thread}/runs/{made['run_id']}/cancel", params={"wait": True})
     await admin.http.delete(f"/threads/{thread}")
     found = await entries(admin)
@@ -125,7 +126,7 @@ async def test_refused_credentials_are_written_but_not_every_one_of_a_flood(come
         for _ in range(60):
             assert (await stranger.get("/threads/x")).status_code == 401
     found = await entries(admin, "auth.refused")
-    assert 20 <= len(found) < 60
+    assert 0 < len(found) < 60
     assert found[0]["outcome"] == "refused"
     assert found[0]["detail"]["client"] == "127.0.0.1"
     reader = await come("reader", tenant="default", name="eve")

@@ -26,7 +26,7 @@ NEEDLESS: Mapping[str, str] = {
     "LANGSMITH_TRACING": "Read by the tracing client.",
     "LANGCHAIN_TRACING_SAMPLING_RATE": "Read by the tracing client.",
     "DD_API_KEY": "Read, with the other `DD_*`, by `ddtrace` where you start the server with it.",
-    "LS_OTEL_INSTRUMENT": "Instrumentation is what you start the server with; `OTEL_*` is read by it.",
+    "LS_OTEL_INSTRUMENT": "OpenTelemetry is switched on by `OTEL_*`.",
 }
 """Variables of the platform that the server has no need to read, and why."""
 
