@@ -74,6 +74,7 @@ _EVERYWHERE: Final = (
     Explained("*", "*.configurable.__request_start_time_ms__", "An internal key of the reference.", ours="<absent>"),
     Explained("*", "*.configurable.__after_seconds__", "An internal key of the reference.", ours="<absent>"),
     Explained("*", "*.configurable.__pregel_node_finished", "An internal key of the reference.", ours="<absent>"),
+    Explained("*", "*.configurable.__waystation_guards", "An internal key of ours, in processes that use guards."),
     Explained("*", "response.body*.kwargs.checkpoint", _KWARGS),
     Explained("*", "response.body*.kwargs.config.*", _KWARGS),
     Explained("*", "response.body*.kwargs.context.*", _KWARGS),

@@ -24,6 +24,7 @@ from contract.normalise import FIXED_IDS, Ids
 
 DEADLINE_S: Final = 20.0
 MOMENT_S: Final = 0.5
+LISTENS_S: Final = 1.5
 SILENCE_S: Final = 2.0
 _THREAD = re.compile(r"^/threads/([0-9a-f-]{36})(/|$|\?)")
 _KEPT_HEADERS: Final = (
@@ -107,7 +108,7 @@ class Replay:
         self._is_open.clear()
         task = asyncio.create_task(self._answered(exchange))
         await self._is_open.wait()
-        await asyncio.sleep(MOMENT_S)  # the server has begun to listen; nothing says so to a client
+        await asyncio.sleep(LISTENS_S)  # the server has begun to listen; nothing says so to a client
         return task
 
     def ours(self, value: Any) -> Any:

@@ -78,4 +78,5 @@ def test_a_worker_without_an_api_reaches_one_all_the_same(database_uri: str) -> 
     ):
         body: Any = {"assistant_id": "inner", "input": {"log": []}}
         answer = Plain(api.url).http.post("/runs/wait", json=body).raise_for_status()
+    assert "__error__" not in answer.text, answer.text
     assert json.loads(answer.text)["found"]["waited"] == ["first", "second unasked"]
