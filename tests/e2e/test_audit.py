@@ -82,7 +82,7 @@ async def test_what_a_caller_changes_is_written_with_who_and_where(come: Come) -
     thread = await admin.thread()
     await admin.http.get(f"/threads/{thread}")
     await admin.http.post("/threads/search", json={})
-    later = {"assistant_id": "teller", "input": {}, "after_seconds": 60}
+    later: dict[str, Any] = {"assistant_id": "teller", "input": {}, "after_seconds": 60}
     made = (await admin.http.post(f"/threads/{thread}/runs", json=later)).json()
     await admin.http.post(f"/threads/{thread}/runs/{made['run_id']}/cancel", params={"wait": True})
     await admin.http.delete(f"/threads/{thread}")
