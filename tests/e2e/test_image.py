@@ -29,7 +29,7 @@ def generated(project: Path, tmp_path: Path) -> str:
     """What `langgraph dockerfile` says, with our image as the base."""
     target = tmp_path / "Dockerfile"
     command = [
-        "langgraph",
+        str(Path(sys.executable).with_name("langgraph")),
         "dockerfile",
         "--config",
         str(project / "langgraph.json"),
