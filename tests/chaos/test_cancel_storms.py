@@ -81,6 +81,8 @@ async def test_a_hundred_runs_cancelled_at_random_moments(tmp_path: Path, databa
 
     async with place(tmp_path, database_uri, workers=workers) as at:
         dice = at.dice
+        first = await submit(at.client, "steps", {"steps": 1, "delay_s": 0.01})
+        await at.witness.until_ended([first.run_id], within_s=60)  # somebody executes runs by now
         runs = await asyncio.gather(
             *[
                 one(at, dice.uniform(0, 3), dice.choice(["interrupt", "rollback"]), dice.random() < 0.5, n % 5 == 0)
