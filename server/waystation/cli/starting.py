@@ -44,32 +44,32 @@ async def answered_while_starting(sock: socket.socket | None) -> AsyncGenerator[
 
 
 async def _accept(listener: socket.socket, waiting: list[socket.socket]) -> None:
-    loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as looking:
         while True:
+            await _readable(listener)
             try:
-                connection, _ = await loop.sock_accept(listener)
+                connection, _ = listener.accept()
+            except BlockingIOError:
+                continue
             except OSError:  # gone again, or no descriptor is left
                 await asyncio.sleep(_LOOK_AGAIN_S)
                 continue
+            waiting.append(connection)  # at once: whenever this ends, nobody is lost
             looking.create_task(_look(connection, waiting))
 
 
 async def _look(connection: socket.socket, waiting: list[socket.socket]) -> None:
     connection.setblocking(False)
     try:
-        if (head := await _first_line(connection)) is not None and _path(head) in _PROBES:
-            with contextlib.closing(connection):
-                await asyncio.get_running_loop().sock_recv(connection, _LOOK_BYTES)
-                await asyncio.get_running_loop().sock_sendall(connection, _response(head))
-        else:
-            waiting.append(connection)
-    except asyncio.CancelledError:
-        if connection.fileno() >= 0:
-            waiting.append(connection)
-        raise
+        head = await _first_line(connection)
     except OSError:
-        connection.close()
+        return  # the server finds out, too
+    if head is None or _path(head) not in _PROBES:
+        return
+    waiting.remove(connection)
+    with contextlib.closing(connection), contextlib.suppress(OSError):
+        connection.recv(_LOOK_BYTES)
+        await asyncio.get_running_loop().sock_sendall(connection, _response(head))
 
 
 async def _first_line(connection: socket.socket) -> bytes | None:
