@@ -52,7 +52,11 @@ async def test_the_whole_log_is_read_in_order_from_the_beginning(stage: Stage, r
     assert await read_all(stage.read(run)) == (written, End("success", _values(stage)))
 
 
-async def test_who_waits_for_the_end_alone_gets_nothing_else(stage: Stage, run: Run) -> None:
+async def test_who_waits_for_the_end_alone_gets_nothing_else(
+    stage: Stage, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The end is committed, then published with its values. Readers wait for those only for a moment.
+    monkeypatch.setattr("waystation.events.reading._END_S", 10.0)
     reading = asyncio.create_task(read_all(stage.read(run, after=ONLY_END)))
     await stage.append(run, run.events(5))
     await stage.append(run, run.events(5))
