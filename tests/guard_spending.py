@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ class Outcome:
     """What the provider billed for those."""
     counted: int
     """What the ledger counts for calls of dead processes: what was expected of them, on the bill or not."""
+    charged_calls: int
+    """Calls that the ledger counts, or that are on the bill and were lost."""
     expected: int
     """What one more call is expected to cost."""
 
@@ -137,11 +139,12 @@ async def summed_up(db: Database, bill: str, outcomes: Sequence[dict[str, int] |
     """What the bill and the ledger say after all of it."""
     entries = await entries_of(db)
     known = {entry["call"].partition("/")[0] for entry in entries if entry["kind"] == "model"}
+    dead = {entry["call"].partition("/")[0] for entry in entries if entry["detail"].get("outcome") == "lost"}
     total = sum(entry["cost_nano_usd"] or 0 for entry in entries)
     assert await rebuild(db, "default", dry_run=True) == [], "balances are not what the entries say"
     counted = sum(entry["cost_nano_usd"] or 0 for entry in entries if entry["detail"].get("outcome") == "lost")
     ledger = PostgresLedger(LedgerDesk(db))
-    return await _outcome(ledger, bill_of(bill), outcomes, ledger_sum=total, known=known, counted=counted)
+    return await _outcome(ledger, bill_of(bill), outcomes, ledger_sum=total, known=known, dead=dead, counted=counted)
 
 
 async def entries_of(db: Database) -> list[dict[str, Any]]:
@@ -182,6 +185,7 @@ async def _outcome(
     *,
     ledger_sum: int,
     known: set[str] | None,
+    dead: Set[str] = frozenset(),
     counted: int = 0,
 ) -> Outcome:
     (balance,) = await ledger.balances([ACCOUNT])
@@ -201,5 +205,6 @@ async def _outcome(
         lost_calls=len(lost),
         lost=sum(lost.values()),
         counted=counted,
+        charged_calls=len(bill.keys() | dead),
         expected=max(1, round(plain.nano_usd * ratio)),
     )

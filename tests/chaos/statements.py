@@ -64,7 +64,7 @@ class Proxy:
         self._open |= ends
         try:
             startup = await _startup(client)
-            to_server.write(startup)
+            await _send(to_server, startup)
             if any(name in startup for name in _COUNTED):
                 await self._count(client, to_client, server, to_server)
             else:
@@ -90,17 +90,16 @@ class Proxy:
         to_server: asyncio.StreamWriter,
     ) -> None:
         """Forward until the connection ends or a statement is to be lost."""
-        to_client.write(await _until(server, (_READY,)))
+        await _send(to_client, await _until(server, (_READY,)))
         while True:
             request = await _until(client, (_SYNC, _QUERY))
             if self._is_lost("before it is sent", request, b""):
                 return
-            to_server.write(request)
+            await _send(to_server, request)
             answer = await _until(server, (_READY,))
             if self._is_lost("after it is committed", request, answer):
                 return
-            to_client.write(answer)
-            await to_client.drain()
+            await _send(to_client, answer)
 
     def _is_lost(self, moment: Moment, request: bytes, answer: bytes) -> bool:
         waiting = [loss for loss in self.losses if loss.moment == moment and loss.lost is None]
@@ -135,8 +134,14 @@ async def _startup(client: asyncio.StreamReader) -> bytes:
 async def _pipe(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
     with suppress(ConnectionError):
         while data := await source.read(65536):
-            target.write(data)
-            await target.drain()
+            await _send(target, data)
+
+
+async def _send(target: asyncio.StreamWriter, data: bytes) -> None:
+    if target.is_closing():  # cut from the other direction; uvloop's own answer to a write is a RuntimeError
+        raise ConnectionResetError
+    target.write(data)
+    await target.drain()
 
 
 async def _until(stream: asyncio.StreamReader, last: tuple[bytes, ...]) -> bytes:

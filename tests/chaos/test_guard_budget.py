@@ -32,7 +32,8 @@ def kept_its_promise(outcome: Outcome) -> None:
     assert outcome.locked_out == 0
     assert outcome.held == 0
     assert outcome.ledger == outcome.spent == outcome.bill - outcome.lost + outcome.counted
-    assert 5 <= outcome.paid_calls <= 15
+    # One that was killed may have held all of the budget; it is then charged for its calls, though nobody was paid.
+    assert 5 <= outcome.charged_calls <= 15
 
 
 async def test_in_one_process_with_the_ledger_in_memory(tmp_path: Path) -> None:
