@@ -16,11 +16,14 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_config
 
 PORTS_KEY = "__waystation_guards"
-"""The member of `configurable` in which a server hands in its ports and the caller's tenant."""
+"""The member of `configurable` in which a server hands in its ports and the caller's tenant, or a function that makes
+them when a guard first asks."""
 
 WRAPPER: Final = "waystation-guards-"
 """What `_llm_type` of a model begins with that only passes calls on to others. Watchers are asked about the calls
 of those others and not about its own: a call costs once."""
+
+_MODEL_NAMES: Final = ("model", "model_name", "model_id", "deployment_name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ def site_of(config: RunnableConfig | None) -> CallSite:
     given: Mapping[str, Any] = config or {}
     configurable = _member(given, "configurable")
     metadata = _member(given, "metadata")
-    server = configurable.get(PORTS_KEY)
+    server = handed_in(configurable)
     return CallSite(
         tenant=str(getattr(server, "tenant", None) or configurable.get("tenant_id") or "default"),
         thread=_text(configurable, "thread_id"),
@@ -67,6 +70,19 @@ def site_of(config: RunnableConfig | None) -> CallSite:
         node=_text(metadata, "langgraph_node"),
         namespace=_text(metadata, "langgraph_checkpoint_ns"),
     )
+
+
+def model_named(params: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+    """What a model calls itself, by the `invocation_params` and the metadata that callbacks are told of its call;
+    empty where it says nothing."""
+    named = next((str(params[name]) for name in _MODEL_NAMES if params.get(name)), "")
+    return named or str(metadata.get("ls_model_name") or params.get("_type") or "")
+
+
+def handed_in(configurable: Mapping[str, Any]) -> Any:
+    """What a server handed in under `PORTS_KEY`; None without a server."""
+    server = configurable.get(PORTS_KEY)
+    return server() if callable(server) else server
 
 
 def _member(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:

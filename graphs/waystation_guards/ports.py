@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, Protocol
 from langchain_core.runnables import RunnableConfig
 
 from waystation_guards.audit.audit import AuditSink
-from waystation_guards.calls import PORTS_KEY, CallSite
+from waystation_guards.calls import CallSite, handed_in
 
 SHARED: Final = "shared:"
 """Names of limiters, breakers and values, and keys of caches, that begin so are the same for a server's tenants."""
@@ -302,9 +302,9 @@ def use_ports(ports: Ports) -> None:
 
 def ports_of(config: RunnableConfig | None) -> Ports:
     """The ports for a call: the server's, else those of `use_ports`, else this process's memory."""
-    handed_in = ((config or {}).get("configurable") or {}).get(PORTS_KEY)
-    if isinstance(handed_in, Ports):
-        return handed_in
+    server = handed_in((config or {}).get("configurable") or {})
+    if isinstance(server, Ports):
+        return server
     if not _of_process:
         from waystation_guards.memory.ports import memory_ports  # those who never use it need not load it
 

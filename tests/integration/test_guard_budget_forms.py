@@ -25,12 +25,12 @@ from waystation_guards.budget.budget import Budget
 from waystation_guards.budget.degrading import degrading
 from waystation_guards.budget.limits import Limit
 from waystation_guards.budget.pricing import Prices, Rates
-from waystation_guards.calls import CallSite
+from waystation_guards.calls import PORTS_KEY, CallSite
 from waystation_guards.errors import BudgetExceeded
 from waystation_guards.guarded.graph import guarded
 from waystation_guards.memory.ports import memory_ports
 from waystation_guards.middleware.budget import BudgetMiddleware
-from waystation_guards.ports import PORTS_KEY, Ports
+from waystation_guards.ports import Ports
 
 pytestmark = pytest.mark.anyio
 

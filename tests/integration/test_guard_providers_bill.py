@@ -19,11 +19,11 @@ from providers import FaultServer, Plan, Tariff
 from waystation_guards.budget.budget import Budget
 from waystation_guards.budget.limits import Limit
 from waystation_guards.budget.pricing import Prices, Rates
-from waystation_guards.calls import CallSite
+from waystation_guards.calls import PORTS_KEY, CallSite
 from waystation_guards.memory.cache import MemoryCache
 from waystation_guards.memory.ledger import MemoryLedger
 from waystation_guards.memory.state import MemoryState
-from waystation_guards.ports import PORTS_KEY, Ports
+from waystation_guards.ports import Ports
 from waystation_guards.watching.watcher import watched
 
 pytestmark = pytest.mark.anyio

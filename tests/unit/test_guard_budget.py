@@ -15,12 +15,12 @@ from waystation_guards.budget.budget import Budget
 from waystation_guards.budget.limits import Limit
 from waystation_guards.budget.pricing import Prices, Rates
 from waystation_guards.budget.windows import Window, window_end, window_start
-from waystation_guards.calls import CallSite
+from waystation_guards.calls import PORTS_KEY, CallSite
 from waystation_guards.errors import BudgetExceeded, GuardUnavailable, PriceUnknown
 from waystation_guards.memory.cache import MemoryCache
 from waystation_guards.memory.ledger import MemoryLedger
 from waystation_guards.memory.state import MemoryState
-from waystation_guards.ports import PORTS_KEY, Account, Ports
+from waystation_guards.ports import Account, Ports
 from waystation_guards.watching.watcher import Watcher, watched
 
 pytestmark = pytest.mark.anyio

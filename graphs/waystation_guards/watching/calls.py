@@ -14,14 +14,13 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
 
-from waystation_guards.calls import WRAPPER, CallSite, current_config, site_of
+from waystation_guards.calls import WRAPPER, CallSite, current_config, model_named, site_of
 from waystation_guards.ports import Ports, ports_of
 
 Made = Literal["made", "failed", "cancelled", "not made"]
 
 _NO_TEXT: Final = ("type", "id", "index", "data", "base64", "url", "mime_type", "signature")
 """Members of content blocks that are not made of tokens, or not of as many as they have characters."""
-_NAMES: Final = ("model", "model_name", "model_id", "deployment_name")
 
 
 @dataclass(slots=True, eq=False)
@@ -91,12 +90,11 @@ def model_call(
     metadata = cast("Mapping[str, Any]", told.get("metadata") or {})
     invocation = cast("Mapping[str, Any]", told.get("invocation_params") or {})
     here = current_config() or config
-    named = next((str(invocation[name]) for name in _NAMES if invocation.get(name)), "")
     return ModelCall(
         id=str(run_id),
         site=_site(here, metadata, run),
         ports=ports_of(here),
-        model=named or str(metadata.get("ls_model_name") or invocation.get("_type") or ""),
+        model=model_named(invocation, metadata),
         provider=str(metadata.get("ls_provider") or ""),
         messages=messages,
         params={**metadata, **invocation},

@@ -15,6 +15,7 @@ import structlog
 
 from waystation.catalog.keys_guards_own import AlertKeys, MetricsKeys
 from waystation.telemetry import metrics
+from waystation.telemetry.counting import OTHER, Names
 from waystation_db import guard_standing
 from waystation_db.errors import DatabaseError
 from waystation_db.json import dumps
@@ -26,7 +27,6 @@ from waystation_guards.ports import Account, Balance, Entry, Hold, Ledger, Refus
 
 log = structlog.get_logger(__name__)
 
-OTHER: Final = "other"
 _REMEMBERED: Final = 10_000
 _MODELS: Final = 100
 """Names of models that have a series of their own where the policy names none: programs may call them anything."""
@@ -37,7 +37,7 @@ class Meter:
 
     def __init__(self, keys: MetricsKeys) -> None:
         self._keys = keys
-        self._models: set[str] = set(keys.models or ())
+        self._models = Names(_MODELS)
         self._counted: OrderedDict[str, None] = OrderedDict()
 
     def count(self, call: str, site: CallSite, entry: Entry) -> None:
@@ -52,9 +52,9 @@ class Meter:
         metrics.GUARD_SPENT_DOLLARS.labels(self._model(entry.model), tenant).inc(entry.cost_nano_usd / 1e9)
 
     def _model(self, name: str) -> str:
-        if self._keys.models is None and len(self._models) < _MODELS:
-            self._models.add(name)
-        return name if name in self._models else OTHER
+        if self._keys.models is None:
+            return self._models[name]
+        return name if name in self._keys.models else OTHER
 
 
 class MeteredLedger:

@@ -45,7 +45,14 @@ class GuardStores:
             await self.redis.close()
 
 
-def guard_stores(db: Database, redis_uri: str | None = None, *, key_prefix: str = "") -> GuardStores:
-    """The stores of the loop that runs now. Without a Redis, Postgres keeps everything. Opens no connection."""
+def guard_stores(
+    db: Database,
+    redis_uri: str | None = None,
+    *,
+    key_prefix: str = "",
+    loop: asyncio.AbstractEventLoop | None = None,
+) -> GuardStores:
+    """The stores of a loop, of the one that runs now unless it is named. Without a Redis, Postgres keeps everything.
+    Opens no connection."""
     redis = RedisPipe(redis_uri, key_prefix=key_prefix) if redis_uri else None
-    return GuardStores(db, redis, LedgerDesk(db), asyncio.get_running_loop())
+    return GuardStores(db, redis, LedgerDesk(db), loop or asyncio.get_running_loop())

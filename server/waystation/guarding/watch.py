@@ -3,7 +3,8 @@
     Guards (one for a process) ── watch(run) ──▶ Watch ── configured(config) ──▶ callbacks, ports for the graph's own
                                                    └───── close() ──▶ open calls are told of, at whatever end
 
-A run without a policy, in a process whose graphs use no guards either, has no Watch and costs nothing.
+A run without a policy has no Watch: it is only handed the way to the ports (`Guards.lazily`), for guards that its graph
+may bring along.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -25,6 +27,7 @@ from waystation.guarding.whose import Whose
 from waystation.telemetry import metrics
 from waystation_db.pool import Database
 from waystation_db.rows import ClaimedRun
+from waystation_guards.calls import PORTS_KEY
 
 if TYPE_CHECKING:  # loaded where a run is guarded: see `Guards.watch`
     from waystation.guarding.metering import Alerting, Meter
@@ -32,10 +35,6 @@ if TYPE_CHECKING:  # loaded where a run is guarded: see `Guards.watch`
     from waystation.guarding.ports import GuardStores
     from waystation_guards.ports import Ports
     from waystation_guards.watching.watcher import Guard, Made, ModelCall, ToolCall, Watcher
-
-_USED = "waystation_guards.ports"
-"""The module that is loaded where any graph uses guards of its own."""
-
 
 LEVEL_KEY = "waystation_level"
 """The member of a run's metadata that says at which level it began, where a policy has levels."""
@@ -62,17 +61,20 @@ class Guards:
         self._redis_uri = redis_uri
         self._key_prefix = key_prefix
         self._kills = kills
+        self._loop = asyncio.get_running_loop()
+        self._making = threading.RLock()
         self._stores: GuardStores | None = None
         self._tells: tuple[Meter, Alerting] | None = None
 
     @property
     def stores(self) -> GuardStores:
-        """What the ports stand on; made when it is first asked for."""
-        if self._stores is None:
-            from waystation.guarding.ports import guard_stores
+        """What the ports stand on; made when it is first asked for, by whatever thread."""
+        with self._making:
+            if self._stores is None:
+                from waystation.guarding.ports import guard_stores
 
-            self._stores = guard_stores(self._db, self._redis_uri, key_prefix=self._key_prefix)
-        return self._stores
+                self._stores = guard_stores(self._db, self._redis_uri, key_prefix=self._key_prefix, loop=self._loop)
+            return self._stores
 
     def ports_for(self, tenant: str, key: str = "") -> Ports:
         """The ports of a caller."""
@@ -83,10 +85,24 @@ class Guards:
         """The guards of an attempt; None where there is nothing to guard it with. `is_over`: it is to make no more
         calls."""
         audits = self.audit is not None and self.audit.tools
-        if self.policy is None and not audits and _USED not in sys.modules:
+        if self.policy is None and not audits:
             return None
         whose = Whose.of(run)
         return Watch(self, whose, self.ports_for(whose.tenant, whose.key), is_over, self._kills)
+
+    def lazily(self, run: ClaimedRun, config: RunnableConfig) -> RunnableConfig:
+        """The config of a run without a Watch, with the ports for guards that its graph brings along: made when
+        one first asks, in whatever thread. Most graphs have none."""
+        made: list[Ports] = []
+
+        def ports() -> Ports:
+            with self._making:
+                if not made:
+                    whose = Whose.of(run)
+                    made.append(self.ports_for(whose.tenant, whose.key))
+                return made[0]
+
+        return _with_ports(config, ports)
 
     def _metered(self, ports: Ports) -> Ports:
         if self._tells is None:
@@ -158,10 +174,7 @@ class Watch:
     def configured(self, config: RunnableConfig) -> RunnableConfig:
         """The config with the ports and the callbacks. Neither is stored or streamed: LangGraph keeps callbacks out of
         checkpoints, and so it does with members of `configurable` that begin with two underscores."""
-        from waystation_guards.calls import PORTS_KEY
-
-        configurable = {**config.get("configurable", {}), PORTS_KEY: self.ports}
-        made: dict[str, Any] = {**config, "configurable": configurable}
+        made: dict[str, Any] = {**_with_ports(config, self.ports)}
         if self._watcher is not None:
             made["callbacks"] = self._watcher.handlers
         if self.applied is not None and self.applied.steps is not None:
@@ -209,6 +222,10 @@ class Switch:
                 raise Killed(told(kill), retry_after_s=kill.left_s)
         if self._is_over():
             raise Killed("The run is over")
+
+
+def _with_ports(config: RunnableConfig, ports: Ports | Callable[[], Ports]) -> RunnableConfig:
+    return {**config, "configurable": {**config.get("configurable", {}), PORTS_KEY: ports}}
 
 
 def refusal_of(error: BaseException) -> Mapping[str, Any]:

@@ -16,8 +16,8 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from waystation.telemetry.tracing import Redact
+from waystation_guards.calls import model_named
 
-_MODEL_NAMES: Final = ("model", "model_name", "model_id", "deployment_name")
 _ASKED: Final = {"temperature": "temperature", "top_p": "top_p", "max_tokens": "max_tokens", "seed": "seed"}
 _QUESTIONS: Final = frozenset({"GraphInterrupt", "GraphBubbleUp", "ParentCommand", "GraphDrained"})
 """What LangGraph raises that is no error."""
@@ -157,8 +157,7 @@ class SpanHearer(BaseCallbackHandler):
     def _model(self, run_id: UUID, parent_run_id: UUID | None, operation: str, told: Mapping[str, Any]) -> None:
         params = cast("Mapping[str, Any]", told.get("invocation_params") or {})
         metadata = cast("Mapping[str, Any]", told.get("metadata") or {})
-        named = next((str(params[name]) for name in _MODEL_NAMES if params.get(name)), "")
-        model = named or str(metadata.get("ls_model_name") or params.get("_type") or "")
+        model = model_named(params, metadata)
         attributes: dict[str, Any] = {
             "gen_ai.operation.name": operation,
             "gen_ai.provider.name": str(metadata.get("ls_provider") or "unknown"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import monotonic
-from typing import Any, Final, cast
+from typing import Any, cast
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -15,10 +15,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 
 from waystation.telemetry import metrics
 from waystation.telemetry.counting import MODELS, TOOLS
-
-_NAMES: Final = ("model", "model_name", "model_id", "deployment_name")
-_WRAPPER: Final = "waystation-guards-"
-"""As `waystation_guards.calls.WRAPPER`: models that only pass calls on to others, which are told of themselves."""
+from waystation_guards.calls import WRAPPER, model_named
 
 
 class CallCounts(BaseCallbackHandler):
@@ -56,8 +53,8 @@ class CallCounts(BaseCallbackHandler):
         self.on_llm_start(serialized, messages, run_id=run_id, **told)
 
     def on_llm_start(self, serialized: Any, prompts: Any, *, run_id: UUID, **told: Any) -> None:
-        if not str(_params(told).get("_type", "")).startswith(_WRAPPER):
-            self._models[run_id] = (MODELS[model_name(told)], monotonic())
+        if not str(_params(told).get("_type", "")).startswith(WRAPPER):
+            self._models[run_id] = (MODELS[model_named(_params(told), told.get("metadata") or {})], monotonic())
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: Any) -> None:
         if (model := self._model_over(run_id, "success")) is not None:
@@ -97,14 +94,6 @@ def tool_outcome(error: BaseException) -> str:
     if type(error).__name__ in ("GraphInterrupt", "ParentCommand"):
         return "interrupted"
     return "error" if isinstance(error, Exception) else "cancelled"
-
-
-def model_name(told: Mapping[str, Any]) -> str:
-    """What the model calls itself, as LangChain tells callbacks."""
-    params = _params(told)
-    named = next((str(params[name]) for name in _NAMES if params.get(name)), "")
-    metadata = cast("Mapping[str, Any]", told.get("metadata") or {})
-    return named or str(metadata.get("ls_model_name") or params.get("_type") or "")
 
 
 def tool_name(serialized: Any, told: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import structlog
 from langchain_core.runnables import RunnableConfig
-from langgraph.errors import GraphDrained
+from langgraph.errors import GraphDrained, UnknownInterruptError
 from langgraph.runtime import RunControl
 from langgraph.types import Interrupt
 from structlog.contextvars import bound_contextvars
@@ -24,7 +24,7 @@ from structlog.contextvars import bound_contextvars
 from waystation.events import EventLog
 from waystation.guarding.kill import told
 from waystation.guarding.watch import Watch, refusal_of
-from waystation.runs.requests import is_native
+from waystation.runs.requests import STRICT_RESUME, is_native
 from waystation.services import GraphSide
 from waystation.services.loopback import act_for
 from waystation.telemetry import metrics
@@ -211,7 +211,11 @@ class Execution:
         except BaseException as e:  # a node may raise anything, SystemExit included: it ends its own run and no more
             refusal = refusal_of(e)  # a guard's refusal is told in full by its message
             log.info("run failed", error=type(e).__name__, exc_info=not refusal)
-            return Failed(type(e).__name__, _text_of(e), refusal)
+            return Failed(type(e).__name__, _text_of(e), refusal, rejected=self._rejects(e))
+
+    def _rejects(self, error: BaseException) -> bool:
+        """Whether it says that the run answered an interrupt that does not wait, where it asked to be told."""
+        return isinstance(error, UnknownInterruptError) and bool(self.claimed.kwargs.get(STRICT_RESUME))
 
     def _count_refusal(self) -> None:
         if not self._was_refused:
@@ -298,6 +302,7 @@ class Execution:
         """The config with what hears of calls. The guards come last, who may refuse them: LangChain leaves what stands
         behind a refusal unawaited."""
         if self._watch is None:
+            config = config if self._side.guards is None else self._side.guards.lazily(self.claimed, config)
             return {**config, "callbacks": cast("list[Any]", hearers)}
         self._watch.heard_by(hearers)
         made = self._watch.configured(config)

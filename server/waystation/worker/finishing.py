@@ -32,10 +32,6 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-_REFUSED_ANSWER = "UnknownInterruptError"
-"""What LangGraph raises before it begins, when `strict_resume` finds no such open interrupt: the thread goes on
-waiting."""
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -69,9 +65,7 @@ def verdict(outcome: Succeeded | Failed | Stopped, face: ThreadFace | None) -> V
             return Verdict("success", resting, False, values if outcome.paused else outcome.values, interrupts, None)
         case Failed():
             error = {"error": outcome.error, "message": outcome.message, **outcome.detail}
-            rests: RestingStatus = "error"
-            if face is not None and outcome.error == _REFUSED_ANSWER:
-                rests = face.resting_status
+            rests: RestingStatus = face.resting_status if face is not None and outcome.rejected else "error"
             return Verdict("error", rests, False, values, interrupts, error)
         case Stopped(reason=reason):
             return _stopped(reason, face, values, interrupts)

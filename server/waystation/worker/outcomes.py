@@ -20,11 +20,13 @@ class Succeeded:
 @dataclass(frozen=True, slots=True)
 class Failed:
     """The graph raised. `detail` is what machines may want to know besides: a guard's refusal has a `code`, and the
-    seconds after which to try again as `retry_after`."""
+    seconds after which to try again as `retry_after`. `rejected`: before it began, for what the run was asked with; the
+    thread rests as it did."""
 
     error: str
     message: str
     detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    rejected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
