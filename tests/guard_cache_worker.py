@@ -35,7 +35,7 @@ async def ask(task: dict[str, Any]) -> dict[str, Any]:
     inner = ChatOpenAI(model="m", temperature=0, api_key=key, base_url=task["base_url"], max_retries=0)
     model = CachedModel(inner=inner, answers=answers)
     async with Database(task["uri"], max_size=8, name="caches") as db:
-        stores = guard_stores(db, task["redis"] or None)
+        stores = guard_stores(db, task["redis"] or None, answer_s=20)
         try:
             config: Any = {"configurable": {PORTS_KEY: stores.ports_for(task.get("tenant", "default"))}}
             said = await asyncio.gather(*(_one(model, task, config) for _ in range(task["callers"])))

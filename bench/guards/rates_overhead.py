@@ -100,10 +100,16 @@ def shared(uri: str, redis: str, seconds: float) -> None:
             task = {"uri": uri, "redis": address, "callers": 8, "seconds": seconds}
             requests = {"requests": 6000, "seconds": 60, "burst": 0.005}
             went = workers.spend({**task, "rate": requests, "tokens": [1]})
-            _show(kind, "100 requests/s", 100, effective_rate([*chain(*went)], bucket=30))
+            effective = effective_rate([*chain(*went)], workers.began_at, bucket=30)
+            _show(kind, "100 requests/s", 100, effective)
             tokens = {"input_tokens": 600_000, "seconds": 60, "burst": 0.005}
             went = workers.spend({**task, "rate": tokens, "tokens": [1000, 50, 50, 50]})
-            _show(kind, "10,000 tokens/s", 10_000, effective_rate([*chain(*went)], bucket=3000, weigh=True))
+            _show(
+                kind,
+                "10,000 tokens/s",
+                10_000,
+                effective_rate([*chain(*went)], workers.began_at, bucket=3000, weigh=True),
+            )
 
 
 def _show(kind: str, what: str, configured: float, effective: float) -> None:

@@ -142,7 +142,7 @@ async def spend(task: Task, ports: Ports) -> dict[str, int]:
 
 async def main(number: int, task: Task) -> None:
     async with Database(task.uri, name="spender", max_size=4) as db:
-        stores = guard_stores(db)
+        stores = guard_stores(db, answer_s=20)
         await stores.desk.now()
         _say(f"{number} ready")
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)

@@ -48,7 +48,7 @@ async def world(request: pytest.FixtureRequest, shared_database: str, redis_url:
         yield world_in_memory()
         return
     async with Database(shared_database, name="guards", max_size=10) as db:
-        stores = guard_stores(db, redis_url if request.param == "redis" else None)
+        stores = guard_stores(db, redis_url if request.param == "redis" else None, answer_s=20)
         ports = stores.ports_for("default")
         yield World(ports.ledger, ports.state, ports.cache, asyncio.sleep)
         await stores.close()

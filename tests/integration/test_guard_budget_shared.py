@@ -29,7 +29,7 @@ async def stores(request: pytest.FixtureRequest, database_uri: str, redis_url: s
         made: list[GuardStores] = []
         for number in range(PROCESSES):
             db = await stack.enter_async_context(Database(database_uri, name=f"p{number}", max_size=3))
-            made.append(guard_stores(db, redis_url if request.param == "redis" else None))
+            made.append(guard_stores(db, redis_url if request.param == "redis" else None, answer_s=20))
             stack.push_async_callback(made[-1].close)
         yield made
 

@@ -45,7 +45,7 @@ async def processes(
         made: list[Callable[[str], Ports]] = []
         for number in range(PROCESSES):
             db = await stack.enter_async_context(Database(shared_database, name=f"guards-{number}", max_size=3))
-            stores = guard_stores(db, redis_url if request.param == "redis" else None)
+            stores = guard_stores(db, redis_url if request.param == "redis" else None, answer_s=20)
             stack.push_async_callback(stores.close)
             made.append(stores.ports_for)
         yield made
