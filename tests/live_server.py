@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ import structlog
 import uvloop
 
 from live_http import served
+from ports import free_port
 from waystation.app import create_app
 from waystation.catalog import read_project
 from waystation.config import Settings
@@ -49,9 +49,7 @@ class LiveServer:
 @contextmanager
 def server_process(database_uri: str, *, log: Path, project: Path = E2E) -> Generator[LiveServer]:
     """`waystation serve --with-worker` until the block is left. Its output goes to `log`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     command = [sys.executable, "-m", "waystation.cli", "serve", "--with-worker", "-c", str(project / "langgraph.json")]
     environment = {**os.environ, "DATABASE_URI": database_uri, "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": "1"}
     with log.open("wb") as output:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Generator
@@ -15,7 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 
-START_S = 20.0
+from ports import free_port
+
+START_S = 60.0
 
 # Fewer server connections than clients, so that a session's state would be seen by somebody else at once.
 _CONFIG = """
@@ -43,7 +44,7 @@ def pgbouncer_before(database_uri: str, directory: Path, *, pool_size: int = 4, 
     """The address of the same database through PgBouncer, until the block is left; `more` are lines of its file."""
     parts = urlsplit(database_uri)
     host = parse_qs(parts.query)["host"][0]
-    port = _free_port()
+    port = free_port()
     config = directory / "pgbouncer.ini"
     config.write_text(_CONFIG.format(host=host, port=port, pool_size=pool_size, more=more))
     with open(directory / "pgbouncer.log", "wb") as log:
@@ -78,9 +79,3 @@ def _await_answer(uri: str, process: subprocess.Popen[bytes], log: Path) -> None
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"PgBouncer did not start: {log.read_text()}") from None
             time.sleep(0.02)
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]

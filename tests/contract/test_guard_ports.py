@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 
+from haste import within_its_time
 from waystation.guarding.ports import guard_stores
 from waystation_db.pool import Database
 from waystation_guards.calls import CallSite
@@ -194,6 +195,7 @@ class TestLedger:
         assert await balance(world, account) == (0, 0)
         assert await reserve(world, Hold(account, 100, 100)) is not None
 
+    @within_its_time(0.5)
     async def test_a_hold_whose_call_never_came_back_ends_by_itself(self, world: World) -> None:
         account = an_account()
         outcome = await world.ledger.reserve(str(uuid4()), SITE, [Hold(account, 100, 100)], ttl_s=0.2)
@@ -230,10 +232,11 @@ class TestLedger:
 class TestRates:
     async def test_as_many_as_the_rate_allows_and_no_more(self, world: World) -> None:
         name = str(uuid4())
-        waits = [await world.state.take(name, [Rate(10, 60)]) for _ in range(11)]
+        waits = [await world.state.take(name, [Rate(10, 3600)]) for _ in range(11)]
         assert waits[:10] == [0.0] * 10
-        assert 5 < waits[10] <= 6
+        assert 300 < waits[10] <= 360
 
+    @within_its_time(0.95)
     async def test_the_bucket_refills_evenly(self, world: World) -> None:
         name, rates = str(uuid4()), [Rate(4, 2)]
         for _ in range(4):
@@ -278,9 +281,9 @@ class TestRates:
     async def test_a_draw_waits_for_the_pauses_of_all_its_names(self, world: World) -> None:
         first = f"{{{uuid4()}}}/requests"
         second = first.replace("requests", "tokens")
-        await world.state.pause(second, 30)
+        await world.state.pause(second, 300)
         drawn = await world.state.draw([Draw(first, Rate(5, 1)), Draw(second, Rate(5, 1))])
-        assert 25 < drawn.wait_s <= 30
+        assert 250 < drawn.wait_s <= 300
         assert await world.state.take(first, [Rate(5, 1)], 5) == 0
 
     async def test_parallel_draws_never_take_more_than_there_is(self, world: World) -> None:
@@ -291,35 +294,36 @@ class TestRates:
         assert sorted(one.left[0] for one in drawn if one.taken) == [*range(10)]
 
     async def test_who_has_patience_takes_on_credit_and_those_who_ask_later_come_after(self, world: World) -> None:
-        name, rate = f"{{{uuid4()}}}/requests", Rate(10, 100)
-        assert (await world.state.draw([Draw(name, rate, 10)], patience_s=60)).wait_s == 0
-        large = await world.state.draw([Draw(name, rate, 4)], patience_s=60)
-        small = await world.state.draw([Draw(name, rate, 1)], patience_s=60)
+        name, rate = f"{{{uuid4()}}}/requests", Rate(10, 3600)
+        assert (await world.state.draw([Draw(name, rate, 10)], patience_s=2160)).wait_s == 0
+        large = await world.state.draw([Draw(name, rate, 4)], patience_s=2160)
+        small = await world.state.draw([Draw(name, rate, 1)], patience_s=2160)
         assert large.taken
         assert small.taken
-        assert 39 < large.wait_s <= 40
-        assert 49 < small.wait_s <= 50
+        assert 1400 < large.wait_s <= 1440
+        assert 1760 < small.wait_s <= 1800
         assert small.left == (-5,)
-        too_long = await world.state.draw([Draw(name, rate, 9)], patience_s=60)
+        too_long = await world.state.draw([Draw(name, rate, 9)], patience_s=2160)
         assert not too_long.taken
-        assert too_long.wait_s > 130
+        assert too_long.wait_s > 4680
         await world.state.give_back(name, [rate], 5)
-        assert 8 < (await world.state.draw([Draw(name, rate)], patience_s=60)).wait_s <= 10
+        assert 300 < (await world.state.draw([Draw(name, rate)], patience_s=2160)).wait_s <= 360
 
     async def test_a_pause_longer_than_the_patience_refuses(self, world: World) -> None:
         name, rate = f"{{{uuid4()}}}/requests", Rate(10, 100)
-        await world.state.pause(name, 30)
-        assert not (await world.state.draw([Draw(name, rate)], patience_s=20)).taken
-        drawn = await world.state.draw([Draw(name, rate, 10)], patience_s=40)
+        await world.state.pause(name, 300)
+        assert not (await world.state.draw([Draw(name, rate)], patience_s=200)).taken
+        drawn = await world.state.draw([Draw(name, rate, 10)], patience_s=400)
         assert drawn.taken
-        assert 25 < drawn.wait_s <= 30
+        assert 250 < drawn.wait_s <= 300
 
     async def test_a_pause_only_grows(self, world: World) -> None:
         name = str(uuid4())
-        await world.state.pause(name, 30)
-        await world.state.pause(name, 5)
-        assert 25 < await world.state.take(name, [Rate(10, 1)]) <= 30
+        await world.state.pause(name, 300)
+        await world.state.pause(name, 50)
+        assert 250 < await world.state.take(name, [Rate(10, 1)]) <= 300
 
+    @within_its_time(0.5)
     async def test_places_are_held_until_they_are_left_or_time_out(self, world: World) -> None:
         name = str(uuid4())
         enter = world.state.enter
@@ -344,12 +348,14 @@ class TestBreakers:
         assert outcomes == [False, False, False, True]
         return target
 
+    @within_its_time(0.4)
     async def test_it_opens_at_the_failure_rate_and_not_below_the_minimum(self, world: World) -> None:
         target = await self.opened(world)
         refused = await world.state.admit(target, RULES)
         assert not refused.allowed
         assert 0 < refused.retry_after_s <= 0.4
 
+    @within_its_time(5)
     async def test_it_stays_closed_below_the_failure_rate(self, world: World) -> None:
         target = str(uuid4())
         for number in range(30):
@@ -363,6 +369,7 @@ class TestBreakers:
         await world.wait(0.4)
         assert not await world.state.report(target, rules, ok=False)
 
+    @within_its_time(0.9)
     async def test_after_the_cooldown_exactly_one_caller_probes(self, world: World) -> None:
         target = await self.opened(world)
         await world.wait(0.5)
@@ -370,6 +377,7 @@ class TestBreakers:
         assert [one for one in admissions if one.allowed] == [one for one in admissions if one.is_probe]
         assert sum(one.is_probe for one in admissions) == 1
 
+    @within_its_time(0.9)
     async def test_a_good_probe_closes_it(self, world: World) -> None:
         target = await self.opened(world)
         await world.wait(0.5)
@@ -379,6 +387,7 @@ class TestBreakers:
         assert admission.allowed
         assert not admission.is_probe
 
+    @within_its_time(0.9)
     async def test_a_failed_probe_starts_a_new_cooldown(self, world: World) -> None:
         target = await self.opened(world)
         await world.wait(0.5)
@@ -386,6 +395,7 @@ class TestBreakers:
         await world.state.report(target, RULES, ok=False, is_probe=True)
         assert not (await world.state.admit(target, RULES)).allowed
 
+    @within_its_time(1.4)
     async def test_a_probe_that_never_reports_is_followed_by_another(self, world: World) -> None:
         target = await self.opened(world)
         await world.wait(0.5)
@@ -394,11 +404,13 @@ class TestBreakers:
         await world.wait(0.5)
         assert (await world.state.admit(target, RULES)).is_probe
 
+    @within_its_time(0.4)
     async def test_only_the_probe_closes_it(self, world: World) -> None:
         target = await self.opened(world)
         assert not await world.state.report(target, RULES, ok=True)
         assert not (await world.state.admit(target, RULES)).allowed
 
+    @within_its_time(0.4)
     async def test_the_cooldown_only_grows(self, world: World) -> None:
         target = await self.opened(world)
         await world.state.report(target, RULES, ok=False, retry_after_s=30)
@@ -407,6 +419,7 @@ class TestBreakers:
 
 
 class TestSharedValues:
+    @within_its_time(0.5)
     async def test_a_value_is_there_until_it_is_removed_or_times_out(self, world: World) -> None:
         name = str(uuid4())
         assert await world.state.read(name) is None
@@ -422,6 +435,7 @@ class TestSharedValues:
 
 
 class TestCache:
+    @within_its_time(0.5)
     async def test_a_value_is_there_for_its_time(self, world: World) -> None:
         key = str(uuid4())
         assert await world.cache.get(key) is None

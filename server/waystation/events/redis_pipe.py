@@ -51,14 +51,15 @@ class Keys:
         return f"{self.prefix}waystation:{{{key.tenant_id}/{key.run_id}}}:{what}"
 
 
-def connect(url: str) -> Redis:
-    """A client that gives up after a second, does not try again by itself, and does not decode."""
+def connect(url: str, *, answer_s: float | None = None) -> Redis:
+    """A client that gives up after a second, or `answer_s`, does not try again by itself, and does not decode."""
+    patience_s = answer_s or _ANSWER_S
     of_tcp = {} if url.startswith("unix://") else {"socket_keepalive": True}
     return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]  # redis-py leaves **kwargs untyped
         url,
         protocol=2,
-        socket_timeout=_ANSWER_S,
-        socket_connect_timeout=_ANSWER_S,
+        socket_timeout=patience_s,
+        socket_connect_timeout=patience_s,
         **of_tcp,
         retry=Retry(NoBackoff(), 0),
     )
@@ -72,10 +73,18 @@ def publish(pipe: Pipeline, channel: str) -> None:
 class RedisPipe:
     """Commands to Redis, grouped."""
 
-    def __init__(self, url: str, *, key_prefix: str = "", came_back: Callable[[], None] = lambda: None) -> None:
-        """`came_back` is called when Redis takes writes again after it was away."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        key_prefix: str = "",
+        came_back: Callable[[], None] = lambda: None,
+        answer_s: float | None = None,
+    ) -> None:
+        """`came_back` is called when Redis takes writes again after it was away. `answer_s`: how long it may take before
+        it counts as away; None: a second."""
         self.keys = Keys(key_prefix)
-        self.redis = connect(url)
+        self.redis = connect(url, answer_s=answer_s)
         self._came_back = came_back
         self._batches = Batcher[Fill, list[Any]](self._execute, limit=_AT_ONCE)
         self._probe: asyncio.Task[None] | None = None

@@ -22,8 +22,8 @@ from waystation_guards.ports import Ports
 
 @dataclass(frozen=True, slots=True)
 class GuardStores:
-    """What the ports of one loop stand on. `answer_s`: how long Postgres may take before a guard goes by its fail mode;
-    None: as long as is said where each port is kept."""
+    """What the ports of one loop stand on. `answer_s`: how long Postgres or Redis may take before a guard goes by its
+    fail mode; None: as long as is said where each port is kept."""
 
     db: Database
     redis: RedisPipe | None
@@ -59,6 +59,6 @@ def guard_stores(
 ) -> GuardStores:
     """The stores of a loop, of the one that runs now unless it is named. Without a Redis, Postgres keeps everything.
     Opens no connection."""
-    redis = RedisPipe(redis_uri, key_prefix=key_prefix) if redis_uri else None
+    redis = RedisPipe(redis_uri, key_prefix=key_prefix, answer_s=answer_s) if redis_uri else None
     desk = LedgerDesk(db, answer_s=answer_s or postgres_ledger.ANSWER_S)
     return GuardStores(db, redis, desk, loop or asyncio.get_running_loop(), answer_s)
