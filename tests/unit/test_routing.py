@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import httpx
 import pytest
@@ -30,6 +30,7 @@ class Body(RequestBody):
     limit: Annotated[int, Field(ge=1, le=1000)] = 10
     metadata: dict[str, Any] = Field(default_factory=dict)
     anything: Any = None
+    modes: Literal["values", "updates"] | list[Literal["values", "updates"]] = "values"
 
 
 router = Router(tags=["Test"])
@@ -135,6 +136,8 @@ async def test_what_is_no_strict_json_is_refused(app: Application, client: httpx
         (b'{"limit": 123456789012345678901234567890}', "body.limit"),
         (b'{"metadata": null}', "body.metadata"),
         (b'{"metadata": []}', "body.metadata"),
+        (b'{"modes": "x"}', "body.modes"),
+        (b'{"modes": ["values", "x"]}', "body.modes"),
         (b"[1]", "body"),
         (b"1", "body"),
         (b"null", "body"),

@@ -218,7 +218,9 @@ def describe(where: str | None, wrong: Iterable[Mapping[str, Any]]) -> str:
         if error["type"] == "uuid_of" and not where:
             texts.append(error["msg"])
             continue
-        place = ".".join(str(part)[:80] for part in ((where, *error["loc"]) if where else error["loc"]))
+        steps = (where, *error["loc"]) if where else error["loc"]
+        # A union adds what it tried, such as `list[str]`.
+        place = ".".join(str(step)[:80] for step in steps if not str(step).endswith("]"))
         texts.append(f"{place}: {error['msg']}")
     shown = "; ".join(texts[:MAX_ERRORS_SHOWN])
     more = len(texts) - MAX_ERRORS_SHOWN
