@@ -32,7 +32,7 @@ NEEDS: dict[Mode, tuple[str, ...]] = {
 }
 # Beyond it a reader that does not read loses events, where they are not in Postgres.
 KEPT_BYTES = 256 * 1024
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 T = TypeVar("T")
 

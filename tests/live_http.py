@@ -16,7 +16,7 @@ async def served(app: Application, *, grace_s: float = 5.0) -> AsyncGenerator[tu
     server = ApiServer(app, host="127.0.0.1", port=0, grace_s=grace_s)
     serving = asyncio.create_task(server.serve())
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not server.started:
                 if serving.done():
                     break

@@ -1,4 +1,4 @@
-"""Ports for servers that tests start and that are told their port: nobody else takes them before, or between two starts.
+"""Ports for servers that tests start and tell their port: nobody else takes them before, or between two starts.
 
 A port that the kernel has just chosen is free for the next connection of anybody as soon as it is let go.
 """
@@ -20,7 +20,7 @@ _RESERVED: list[int] = []
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on, and that no other process that asks here gets while this one lives."""
+    """A port of 127.0.0.1 that nobody listens on, and that nobody else who asks here gets while this process lives."""
     chance = random.SystemRandom()  # pytest-randomly gives all workers the same seed
     for _ in range(_ATTEMPTS):
         port = chance.randrange(_LOWEST, _HIGHEST)

@@ -120,14 +120,14 @@ class Scripted(BaseChatModel):
     def _play(self, script: list[Any]) -> Iterator[AIMessageChunk]:
         for step in script:
             if isinstance(step, threading.Event):
-                step.wait(30)
+                step.wait(90)
             else:
                 yield _chunk(step)
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    """Let others run until it is so; within ten seconds."""
-    async with asyncio.timeout(10):
+    """Let others run until it is so; within a minute."""
+    async with asyncio.timeout(60):
         while not is_so():  # noqa: ASYNC110  # what is waited for is another's attribute
             await asyncio.sleep(0)
 

@@ -81,8 +81,8 @@ class RedisPipe:
         came_back: Callable[[], None] = lambda: None,
         answer_s: float | None = None,
     ) -> None:
-        """`came_back` is called when Redis takes writes again after it was away. `answer_s`: how long it may take before
-        it counts as away; None: a second."""
+        """`came_back` is called when Redis takes writes again after it was away. `answer_s`: how long it may take
+        before it counts as away; None: a second."""
         self.keys = Keys(key_prefix)
         self.redis = connect(url, answer_s=answer_s)
         self._came_back = came_back
