@@ -94,9 +94,9 @@ def create_app(open_services: OpenServices) -> Application:
     @contextlib.asynccontextmanager
     async def lifespan(app: Application) -> AsyncGenerator[None]:
         async with open_services() as services:
+            await ensure_default_assistants(services)  # runs that wait for the API may ask for them at once
             attach(app, services)
             app.custom = custom_app(app, services)
-            await ensure_default_assistants(services)
             lag = asyncio.create_task(watch_loop_lag("api", services.db))
             try:
                 yield

@@ -71,12 +71,14 @@ async def test_a_run_is_nobodys_child(lg: Client) -> None:
 
 
 def test_a_worker_without_an_api_reaches_one_all_the_same(database_uri: str) -> None:
+    """From the first moment on: it claims what waits for it before it is up."""
     environ = {"DATABASE_URI": database_uri}
-    with (
-        Command.running("serve", "--port", "0", cwd=REMOTE, environ=environ) as api,
-        Command.running("worker", cwd=REMOTE, environ=environ),
-    ):
-        body: Any = {"assistant_id": "inner", "input": {"log": []}}
-        answer = Plain(api.url).http.post("/runs/wait", json=body).raise_for_status()
+    body: Any = {"assistant_id": "inner", "input": {"log": []}}
+    with Command.running("serve", "--port", "0", cwd=REMOTE, environ=environ) as api:
+        http = Plain(api.url).http
+        thread = http.post("/threads", json={}).raise_for_status().json()["thread_id"]
+        run = http.post(f"/threads/{thread}/runs", json=body).raise_for_status().json()["run_id"]
+        with Command.running("worker", cwd=REMOTE, environ=environ):
+            answer = http.get(f"/threads/{thread}/runs/{run}/join").raise_for_status()
     assert "__error__" not in answer.text, answer.text
     assert json.loads(answer.text)["found"]["waited"] == ["first", "second unasked"]

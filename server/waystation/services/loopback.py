@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncGenerator, Generator, Mapping
+from concurrent.futures import Future
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -35,6 +36,9 @@ _ITSELF: Final = (
 MAX_WAITING_BYTES: Final = 1024 * 1024
 """What an answer may be ahead of who reads it."""
 
+COMES_UP_S: Final = 60.0
+"""How long a run waits for the API of its process. A worker claims runs before the rest of its process is up."""
+
 _PACKAGE: Final = "langgraph_api"
 _AWAY: Final = (
     "get_client() without a url reaches the API of this process once it is up, and it is not. Call it in a node and"
@@ -49,10 +53,29 @@ class Loopback:
     app: ASGIApp | None = None
     prefix: str = ""
     loop: asyncio.AbstractEventLoop | None = field(default=None)
+    _decided: Future[None] = field(default_factory=Future[None])
 
     def connect(self, app: ASGIApp, *, prefix: str) -> None:
         """From now on requests go to this application, on the running loop."""
         self.app, self.prefix, self.loop = app, prefix, asyncio.get_running_loop()
+        self._decide()
+
+    def close(self) -> None:
+        """From now on nobody answers."""
+        self.app = self.loop = None
+        self._decide()
+
+    async def decided(self) -> None:
+        """Wait until it is connected or closed, `COMES_UP_S` at most; on any loop."""
+        if self._decided.done():
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(COMES_UP_S):
+                await asyncio.shield(asyncio.wrap_future(self._decided))  # others wait for it too
+
+    def _decide(self) -> None:
+        if not self._decided.done():
+            self._decided.set_result(None)
 
     def __call__(self, *_: Any) -> Any:
         """What a plain ASGI transport would call; it could not cross from one loop to the other."""
@@ -88,7 +111,7 @@ def installed_loopback() -> Generator[Loopback]:
     try:
         yield loopback
     finally:
-        loopback.app = loopback.loop = None
+        loopback.close()
         for name, module in before.items():
             if sys.modules.get(name) is modules[name]:
                 if module is None:
@@ -114,6 +137,8 @@ class LoopbackTransport(httpx.AsyncBaseTransport):
         self._loopback = app
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if _OWN_THREAD.get() is not None:
+            await self._loopback.decided()
         app, loop = self._loopback.app, self._loopback.loop
         if app is None or loop is None or loop.is_closed():
             raise httpx.ConnectError(_AWAY, request=request)
