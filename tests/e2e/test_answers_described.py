@@ -216,6 +216,8 @@ async def _openai(walk: httpx.AsyncClient) -> None:
     at = f"/v1/responses/{made.json()['id']}"
     await walk.get(at)
     await walk.get(f"{at}?stream=true")
+    for query in ("", "?limit=0", "?after=nothing"):
+        await walk.get(f"{at}/input_items{query}")
     await walk.post(f"{at}/cancel")
     await walk.delete(at)
     await walk.get(at)

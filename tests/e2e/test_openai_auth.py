@@ -46,7 +46,7 @@ async def test_a_graphs_name_is_a_model_for_everybody_and_an_assistant_for_its_o
 async def test_a_response_of_somebody_else_is_not_there(server: LiveServer) -> None:
     async with async_client(server, api_key="user-a") as a, async_client(server, api_key="user-b") as b:
         made: Any = await a.responses.create(model="slow", input="0")
-        for act in (b.responses.retrieve, b.responses.cancel, b.responses.delete):
+        for act in (b.responses.retrieve, b.responses.cancel, b.responses.delete, b.responses.input_items.list):
             with pytest.raises(openai.NotFoundError):
                 await act(made.id)
         with pytest.raises(openai.BadRequestError):

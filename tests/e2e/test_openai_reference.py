@@ -100,3 +100,6 @@ async def test_an_email_is_approved_or_rejected_by_items(ai: openai.AsyncOpenAI)
     refused = await ai.responses.create(model="approval", input=[no], previous_response_id=again.id)
     assert "not today" in refused.output_text
     assert "Sent to eve" not in refused.output_text
+    listed: list[Any] = [item async for item in ai.responses.input_items.list(refused.id)]
+    assert listed[0].to_dict().items() >= no.items()
+    assert [item.type for item in listed] == ["mcp_approval_response", "function_call", "message"]

@@ -128,4 +128,4 @@ def test_the_project_can_take_the_openai_face_away() -> None:
     off = OwnHttpKeys(disable_openai=True)
     away = {operation.path for operation in operations() if not is_served(operation, None, off)}
     assert away == {path for _, path, _ in EVERY if path.startswith("/v1/")}
-    assert len(away) == 6
+    assert len(away) == 7

@@ -18,7 +18,7 @@ from waystation.api.dependencies import json_response
 from waystation.api.failures import answer_to
 from waystation.api.routing import Operation
 
-_FIELD: Final = re.compile(r"^(?:body\.)?([a-z_][\w.]{0,200}?)(?:\.(?:str|list\[[^:]*))?: ")
+_FIELD: Final = re.compile(r"^(?:(?:body|query)\.)?([a-z_][\w.]{0,200}?)(?:\.(?:str|list\[[^:]*))?: ")
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES: Final = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
 NO_RETRY: Final = {"x-should-retry": "false"}

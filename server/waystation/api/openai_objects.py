@@ -139,3 +139,15 @@ class ResponseDeleted(BaseModel):
     id: str
     object: Literal["response"]
     deleted: bool
+
+
+class InputItemList(BaseModel):
+    """A page of what a response was made from."""
+
+    object: Literal["list"]
+    data: list[JSONObject] = Field(
+        description="Messages, `function_call` and `function_call_output`, `mcp_approval_response`."
+    )
+    first_id: str | None
+    last_id: str | None
+    has_more: bool

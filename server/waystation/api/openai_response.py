@@ -135,7 +135,7 @@ class Response:
             item = _message(words.message_id, None)
             self._output.append(item)
             yield self._item_event("response.output_item.added", item=item)
-            yield self._part_event("response.content_part.added", part=_text_part(""))
+            yield self._part_event("response.content_part.added", part=text_part(""))
         self._text.append(words.text)
         yield self._part_event("response.output_text.delta", delta=words.text, logprobs=[])
 
@@ -145,7 +145,7 @@ class Response:
             return
         text = "".join(self._text)
         yield self._part_event("response.output_text.done", text=text, logprobs=[])
-        yield self._part_event("response.content_part.done", part=_text_part(text))
+        yield self._part_event("response.content_part.done", part=text_part(text))
         self._output[-1] = _message(self._speaking, text)
         self._speaking = None
         yield self._item_event("response.output_item.done", item=self._output[-1])
@@ -232,11 +232,12 @@ def _message(message_id: str, text: str | None) -> JSONObject:
         "id": f"msg_{message_id}",
         "role": "assistant",
         "status": "in_progress" if text is None else "completed",
-        "content": [] if text is None else [_text_part(text)],
+        "content": [] if text is None else [text_part(text)],
     }
 
 
-def _text_part(text: str) -> JSONObject:
+def text_part(text: str) -> JSONObject:
+    """What was said, as a part of a message."""
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Query, Request
@@ -16,7 +16,8 @@ from waystation.api.held_answer import HeldAnswer
 from waystation.api.long_answer import ensure_room
 from waystation.api.openai_chat import json_response_of
 from waystation.api.openai_errors import OpenAIRouter, failed, openai_error, openai_errors
-from waystation.api.openai_objects import ResponseDeleted, ResponseObject
+from waystation.api.openai_items import input_items, page
+from waystation.api.openai_objects import InputItemList, ResponseDeleted, ResponseObject
 from waystation.api.openai_response import Head, Response
 from waystation.api.openai_stream import OpenAIStream, named_event
 from waystation.api.runs import origin_of
@@ -106,6 +107,25 @@ async def get_response(
     chat, stored = await chat_responses.follow_response(services, caller, given=response_id)
     after = -1 if starting_after is None else starting_after
     return OpenAIStream(_events(services, chat, Response(_stored_head(stored)), after=after), on_leave=None)
+
+
+@router.get(
+    "/v1/responses/{response_id}/input_items",
+    summary="List what a response was made from",
+    responses={200: {"model": InputItemList}, **openai_errors(404)},
+    operation_id="list_input_items",
+)
+async def list_input_items(
+    response_id: str,
+    services: ServicesDep,
+    caller: CallerDep,
+    order: Annotated[Literal["asc", "desc"], Query(description="`desc`: the newest first.")] = "desc",
+    after: Annotated[str | None, Query(max_length=1024, description="Only items that come after this one.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="How many.")] = 20,
+) -> HttpResponse:
+    """What its thread held before, and what was sent."""
+    given = await chat_responses.response_input(services, caller, given=response_id)
+    return json_response(page(input_items(given), order=order, after=after, limit=limit))
 
 
 @router.delete(

@@ -18,6 +18,9 @@ from waystation_db.json import dumps
 
 JSONObject = dict[str, Any]
 
+DEVELOPER = "__openai_role__"
+"""The member of a message's `additional_kwargs` in which LangChain's models of OpenAI look for the role."""
+
 _TYPES = {"system": "system", "developer": "system", "user": "human", "assistant": "ai", "tool": "tool"}
 _KINDS = {"human": "human", "user": "human", "ai": "ai", "assistant": "ai", "AIMessageChunk": "ai", "tool": "tool"}
 
@@ -43,8 +46,7 @@ def _from_chat(message: ChatMessage, at: str) -> JSONObject:
         case role:
             if message.content is None:
                 raise InvalidRequest(f"{at}.content: a message of role {role} needs content")
-            made = _message(_TYPES[role], _content(message.content), name=message.name)
-            return {**made, "additional_kwargs": {"__openai_role__": role}} if role == "developer" else made
+            return _of_role(role, _content(message.content), name=message.name)
 
 
 def from_input(given: str | Sequence[InputItem]) -> list[JSONObject]:
@@ -63,7 +65,7 @@ def _from_item(item: InputItem, at: str) -> list[JSONObject]:
         case "message":
             if item.role is None or item.content is None:
                 raise InvalidRequest(f"{at}: a message needs `role` and `content`")
-            return [_message(_TYPES[item.role], _content(item.content))]
+            return [_of_role(item.role, _content(item.content))]
         case "function_call":
             if item.call_id is None or item.name is None:
                 raise InvalidRequest(f"{at}: a function_call needs `call_id` and `name`")
@@ -85,6 +87,13 @@ def _from_item(item: InputItem, at: str) -> list[JSONObject]:
 def _message(kind: str, content: Any, **members: Any) -> JSONObject:
     given = {name: value for name, value in members.items() if value}
     return {"type": kind, "content": content, "id": str(uuid4()), **given}
+
+
+def _of_role(role: str, content: Any, **members: Any) -> JSONObject:
+    """A message of one of OpenAI's roles. LangChain has no developers: their messages are the system's, and say so."""
+    if role == "developer":
+        members["additional_kwargs"] = {DEVELOPER: role}
+    return _message(_TYPES[role], content, **members)
 
 
 def _content(content: str | Sequence[Part] | None) -> Any:

@@ -55,6 +55,16 @@ class StoredResponse:
         return context.get(INSTRUCTIONS_ID)
 
 
+@dataclass(frozen=True, slots=True)
+class ResponseInput:
+    """What a response was made from: the messages that its thread had, those that were sent, and the answers that were
+    sent to what the graph had asked, by interrupt id."""
+
+    before: Sequence[Any]
+    sent: Sequence[Any]
+    answers: Mapping[str, Any]
+
+
 def response_id(key: RunKey) -> str:
     """The id of a run as a response."""
     return f"resp_{UUID(key.thread_id).hex}{UUID(key.run_id).hex}"
@@ -90,6 +100,24 @@ async def follow_response(services: Services, caller: Principal, *, given: str) 
     graph = await chat_graph(services, caller, stored.run["assistant_id"])
     before, _ = _split(stored.run, await _left_by(services, caller, stored.key))
     return Chat(stored.key, True, Turn(graph.audible, before=before)), stored
+
+
+async def response_input(services: Services, caller: Principal, *, given: str) -> ResponseInput:
+    """What a response was made from, whether it has begun or not; its instructions are none of it. Raises NotFound."""
+    key, run = await _run(services, caller, given)
+    states = await _states(services, caller, key)
+    if states:
+        past = past_of(states[0])
+    else:  # it has not begun: what it goes on from is what the thread has
+        past = past_of(orjson.loads(await threads.get_thread(services, caller, thread_id=key.thread_id)))
+    before = past.messages[: _begin(run, [found.id if found else None for found in map(said, past.messages)])]
+    command: JSONObject = run["kwargs"].get("command") or {}
+    answers: object = command.get("resume")
+    return ResponseInput(
+        before=[message for message in before if not _is_instructions(message)],
+        sent=[message for message in _sent(run) if not _is_instructions(message)],
+        answers=cast("JSONObject", answers) if isinstance(answers, dict) else {},
+    )
 
 
 async def going_on_from(services: Services, caller: Principal, *, given: str) -> tuple[str, str | None]:
@@ -168,10 +196,19 @@ def _sent(run: Mapping[str, Any]) -> list[Any]:
 def _split(run: Mapping[str, Any], left: Past) -> tuple[list[Any], list[Any]]:
     """A run's messages apart from those before it: all up to the one that it went on from, and those it was sent."""
     sent = {message["id"] for message in _sent(run)}
-    note: JSONObject = run["metadata"].get("openai") or {}
-    after: str | None = note.get("after")
     ids = [found.id if found is not None else None for found in map(said, left.messages)]
-    start = ids.index(after) + 1 if after in ids else 0
+    start = _begin(run, ids)
     rest = list(zip(left.messages[start:], ids[start:], strict=True))
     before = [*left.messages[:start], *(message for message, id_ in rest if id_ in sent)]
     return before, [message for message, id_ in rest if id_ not in sent]
+
+
+def _begin(run: Mapping[str, Any], ids: Sequence[str | None]) -> int:
+    """How many of the messages with these ids are from before the run."""
+    note: JSONObject = run["metadata"].get("openai") or {}
+    after: str | None = note.get("after")
+    return ids.index(after) + 1 if after in ids else 0
+
+
+def _is_instructions(message: Any) -> bool:
+    return isinstance(message, dict) and cast("JSONObject", message).get("id") == INSTRUCTIONS_ID
