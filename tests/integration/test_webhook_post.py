@@ -8,9 +8,10 @@ import hashlib
 import hmac
 import socket
 import ssl
-import time
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ LETTER = Letter("11111111-1111-4111-8111-111111111111", 1_700_000_000, b'{"a": 1
 
 
 @asynccontextmanager
-async def postman(*, loopback: bool = True, timeout_s: float = 10.0, **more: Any) -> AsyncGenerator[Postman]:
+async def postman(*, loopback: bool = True, timeout_s: float = 60.0, **more: Any) -> AsyncGenerator[Postman]:
     it = Postman(rules=AddressRules(loopback=loopback), timeout_s=timeout_s, **more)
     try:
         yield it
@@ -59,8 +60,8 @@ def answering(found: Any) -> Any:
 async def test_it_is_signed_with_every_secret() -> None:
     secrets = [secret_bytes("whsec_" + base64.b64encode(b"k" * 24).decode()), secret_bytes("plain")]
     assert secrets == [b"k" * 24, b"plain"]
-    async with receiver() as it, postman(secrets=secrets, headers=[("x-own", "1")]) as sender:
-        assert (await sender.send(it.url, LETTER)).is_taken
+    async with receiver() as it, postman(headers=[("x-own", "1")]) as sender:
+        assert (await sender.send(it.url, replace(LETTER, secrets=tuple(secrets)))).is_taken
         [got] = it.got
     assert got.raw == LETTER.body
     assert (got.headers["x-own"], got.headers["content-type"]) == ("1", "application/json")
@@ -76,10 +77,9 @@ async def test_it_is_signed_with_every_secret() -> None:
 async def test_a_receiver_that_does_not_take_it_costs_no_more_than_the_time_limit(
     behaviour: Behaviour, status: int | None
 ) -> None:
-    async with receiver(behaviour) as it, postman(timeout_s=0.5) as sender:
-        began = time.monotonic()
+    limit_s = 0.5 if status is None else 60.0
+    async with receiver(behaviour) as it, postman(timeout_s=limit_s) as sender, asyncio.timeout(60):
         answer = await sender.send(it.url, LETTER)
-        assert time.monotonic() - began < 5
     assert (answer.is_taken, answer.status, answer.hopeless) == (False, status, False)
     assert answer.error
 
@@ -176,14 +176,18 @@ async def test_an_unknown_name_may_be_known_later(monkeypatch: pytest.MonkeyPatc
 async def test_a_name_server_that_does_not_answer_costs_no_more_than_the_time_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    answers_now = threading.Event()
+
     def slow(*_: Any, **__: Any) -> None:
-        time.sleep(2)
+        answers_now.wait(90)
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
-    async with postman(timeout_s=0.2) as sender:
-        began = time.monotonic()
-        answers = await asyncio.gather(*(sender.send("http://slow.example/", LETTER) for _ in range(20)))
-        assert time.monotonic() - began < 1.5
+    async with postman(timeout_s=0.5) as sender:
+        try:
+            async with asyncio.timeout(30):  # one after the other they would take longer
+                answers = await asyncio.gather(*(sender.send("http://slow.example/", LETTER) for _ in range(100)))
+        finally:
+            answers_now.set()
     assert not any(answer.is_taken for answer in answers)
 
 

@@ -6,9 +6,12 @@ import ipaddress
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from waystation.catalog.keys import WebhookKeys, WebhookUrlKeys
+from waystation.catalog.keys_own import OwnWebhookKeys
 from waystation.catalog.webhook_headers import webhook_headers
+from waystation.catalog.webhook_secrets import tenant_secrets
 from waystation.errors import ConfigError, InvalidRequest
 from waystation.runs.public_addresses import AddressRules, address_in, parse_networks
 from waystation.runs.webhook_urls import check_webhook_url
@@ -148,3 +151,21 @@ def test_headers_are_filled_from_the_environment() -> None:
 def test_headers_that_cannot_be_stop_the_start(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=r"webhooks\.headers"):
         headers(**{name: value})
+
+
+def test_secrets_of_tenants_are_read_by_the_names_of_variables() -> None:
+    keys = OwnWebhookKeys.model_validate({"secrets": {"a": "ONE", "b": ["TWO", "ONE"]}})
+    assert tenant_secrets(keys, {"ONE": "1", "TWO": "2"}) == {"a": ("1",), "b": ("2", "1")}
+
+
+@pytest.mark.parametrize("environ", [{}, {"ONE": ""}])
+def test_a_secret_that_is_not_there_stops_the_start(environ: dict[str, str]) -> None:
+    keys = OwnWebhookKeys.model_validate({"secrets": {"a": "ONE"}})
+    with pytest.raises(ConfigError, match=r"waystation\.webhooks\.secrets\.a: ONE is not set"):
+        tenant_secrets(keys, environ)
+
+
+@pytest.mark.parametrize("secrets", [{"a": []}, {"a": "not a name"}, {"": "ONE"}, {"a": ["A"] * 5}, {"a": 7}])
+def test_what_names_no_variables_is_refused(secrets: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="secrets"):
+        OwnWebhookKeys.model_validate({"secrets": secrets})

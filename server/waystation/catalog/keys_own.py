@@ -9,6 +9,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from waystation.catalog.keys_audit import AuditKeys
 from waystation.catalog.keys_form import Keys
 
+MOST_SECRETS = 4
+"""With which a tenant's webhooks may be signed at a time; a rotation needs two."""
+
 
 class OwnHttpKeys(Keys):
     """`waystation.http`: switches of what no other LangGraph server has."""
@@ -89,6 +92,21 @@ class OwnAuthKeys(BaseModel):
     jwt: JwtKeys | None = None
 
 
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Variables = Annotated[
+    tuple[VariableName, ...], BeforeValidator(_one_or_more), Field(min_length=1, max_length=MOST_SECRETS)
+]
+
+
+class OwnWebhookKeys(BaseModel):
+    """`waystation.webhooks`: by tenant, the variables with the secrets of its webhooks. A misspelt key stops the
+    start."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    secrets: dict[Annotated[str, Field(min_length=1)], Variables] = Field(default_factory=dict[str, Variables])
+
+
 class VectorKeys(Keys):
     """`waystation.store.vectors`: how pgvector keeps the vectors of `store.index`."""
 
@@ -112,6 +130,7 @@ class WaystationKeys(Keys):
     mcp: McpKeys = McpKeys()
     http: OwnHttpKeys = OwnHttpKeys()
     openai: OpenAIKeys = OpenAIKeys()
+    webhooks: OwnWebhookKeys = OwnWebhookKeys()
     guards: dict[str, Any] | None = None
     """Read by `keys_guards.py`, which is loaded only where there are any."""
     audit: AuditKeys | None = None

@@ -16,7 +16,7 @@ import socket
 import ssl
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -47,18 +47,20 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """What is sent. `timestamp_s` is the database's clock."""
+    """What is sent. `timestamp_s` is the database's clock. `secrets` are what it is signed with: several while one
+    takes another's place."""
 
     delivery_id: str
     timestamp_s: int
     body: bytes
+    secrets: tuple[bytes, ...] = field(default=(), repr=False)
 
-    def headers(self, secrets: Sequence[bytes]) -> dict[str, str]:
+    def headers(self) -> dict[str, str]:
         """Who it is, when it was sent and, with secrets, the signatures: those of the Standard Webhooks convention."""
         headers = {"webhook-id": self.delivery_id, "webhook-timestamp": str(self.timestamp_s)}
-        if secrets:
+        if self.secrets:
             signed = f"{self.delivery_id}.{self.timestamp_s}.".encode() + self.body
-            headers["webhook-signature"] = " ".join("v1," + _signature(secret, signed) for secret in secrets)
+            headers["webhook-signature"] = " ".join("v1," + _signature(secret, signed) for secret in self.secrets)
         return headers
 
 
@@ -89,14 +91,12 @@ class Postman:
         *,
         rules: AddressRules,
         headers: Sequence[tuple[str, str]] = (),
-        secrets: Sequence[bytes] = (),
         timeout_s: float = 10.0,
         resolvers: int = 8,
     ) -> None:
         self._rules = rules
         own = {"User-Agent": _USER_AGENT} if "user-agent" not in {name.lower() for name, _ in headers} else {}
         self._headers = {**own, **dict(headers)}
-        self._secrets = [*secrets]
         self._timeout_s = timeout_s
         # The process's default executor is others'; a name server that does not answer would take its threads.
         self._threads = ThreadPoolExecutor(resolvers, thread_name_prefix="waystation-names")
@@ -170,7 +170,7 @@ class Postman:
                 **self._headers,
                 "Accept-Encoding": "identity",
                 "Content-Type": "application/json",
-                **letter.headers(self._secrets),
+                **letter.headers(),
             },
         )
         if address is not None:

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator
 import structlog
 
 from waystation.catalog.webhook_headers import webhook_headers
+from waystation.catalog.webhook_secrets import tenant_secrets
 from waystation.config import process_environment
 from waystation.runs.webhook_urls import address_rules
 from waystation.services import Services
@@ -57,13 +58,18 @@ class WebhookSender:
     """The sender of one process."""
 
     def __init__(self, services: Services) -> None:
-        settings = services.settings
+        """Raises ConfigError for headers and secrets that cannot be read."""
+        settings, project = services.settings, services.project
+        environ = {**project.env, **process_environment()}
         self._services = services
-        secrets = [settings.webhook_secret, settings.webhook_secret_previous]
+        self._secrets = _keys_in(settings.webhook_secret, settings.webhook_secret_previous)
+        self._own_secrets = {
+            tenant_id: _keys_in(*secrets)
+            for tenant_id, secrets in tenant_secrets(project.waystation.webhooks, environ).items()
+        }
         self._postman = Postman(
             rules=address_rules(services),
-            headers=webhook_headers(services.project.webhooks, {**services.project.env, **process_environment()}),
-            secrets=[secret_bytes(secret) for secret in secrets if secret],
+            headers=webhook_headers(project.webhooks, environ),
             timeout_s=settings.webhook_timeout_s,
         )
         self._wake = asyncio.Event()
@@ -136,7 +142,8 @@ class WebhookSender:
     async def _deliver(self, delivery: Delivery, host: str) -> None:
         try:
             body = delivery.payload.rstrip().removesuffix("}") + f', "webhook_sent_at" : "{delivery.sent_at}"}}'
-            letter = Letter(delivery.delivery_id, delivery.timestamp_s, body.encode())
+            secrets = self._own_secrets.get(delivery.tenant_id, self._secrets)
+            letter = Letter(delivery.delivery_id, delivery.timestamp_s, body.encode(), secrets)
             answer = await self._postman.send(delivery.url, letter, base_url=self._base_url)
             await self._settle(delivery, answer)
         except Exception as error:
@@ -183,6 +190,10 @@ class WebhookSender:
             except Exception as error:
                 # The loop's boundary, as above.
                 _tell("old webhooks could not be forgotten, trying again", error)
+
+
+def _keys_in(*secrets: str | None) -> tuple[bytes, ...]:
+    return tuple(secret_bytes(secret) for secret in secrets if secret)
 
 
 def _host_of(url: str) -> str:
