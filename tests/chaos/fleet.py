@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -46,7 +46,7 @@ class Node:
         self._environment = fleet.environment | (environment or {})
         self.log_path = fleet.directory / f"{name}.log"
         self._zygote = fleet.zygote
-        order = {"argv": args, "env": self._environment, "log": str(self.log_path)}
+        order = {"argv": args, "env": self._environment, "log": str(self.log_path), "warm": fleet.imports}
         self.pid: int = self._zygote.ask(order)["pid"]
 
     @property
@@ -134,14 +134,25 @@ class Zygote:
 class Fleet:
     """Processes of one deployment over one database."""
 
-    def __init__(self, directory: Path, environment: dict[str, str], zygote: Zygote) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        environment: dict[str, str],
+        zygote: Zygote,
+        *,
+        project: Path | str = PROJECT,
+        imports: Sequence[str] = (),
+    ) -> None:
+        """`imports`: modules that take long, loaded once for all processes."""
         self.zygote = zygote
+        self.imports = imports
         self.directory = directory
         self.executions = directory / "executions"
         self.executions.touch()
         self.environment = environment | {"CHAOS_EXECUTIONS": str(self.executions)}
         self.nodes: list[Node] = []
-        self._config = str(PROJECT / "langgraph.json")
+        self._commands = 0
+        self._config = str(Path(project) / "langgraph.json")
 
     def dev(self, project: Path, *, port: int | None = None) -> Node:
         """`waystation dev` of a copy of the project, in one process."""
@@ -162,6 +173,13 @@ class Fleet:
     def workers(self, count: int) -> list[Node]:
         return [self.worker(f"worker-{n}") for n in range(count)]
 
+    async def command(self, words: str, *args: str) -> str:
+        """What a command such as `ledger correct` says about this project and database. It has to succeed."""
+        self._commands += 1
+        node = self.add(Node(self, f"command-{self._commands}", *words.split(), "-c", self._config, *args))
+        assert await node.ended(within_s=60) == 0, node.log()
+        return node.log()
+
     def end(self) -> None:
         """Kill what still runs."""
         for node in self.nodes:
@@ -179,7 +197,13 @@ class Fleet:
 
 @contextmanager
 def fleet_of(
-    directory: Path, database_uri: str | None, *, redis_url: str | None = None, **settings: str
+    directory: Path,
+    database_uri: str | None,
+    *,
+    redis_url: str | None = None,
+    project: Path | str = PROJECT,
+    imports: Sequence[str] = (),
+    **settings: str,
 ) -> Generator[Fleet]:
     """A fleet on this database, with quick leases; `settings` are environment variables that win over these."""
     ours = ("WAYSTATION_", "DATABASE_", "POSTGRES_", "REDIS_")
@@ -190,7 +214,7 @@ def fleet_of(
     if redis_url is not None:
         environment["REDIS_URI"] = redis_url
     directory.mkdir(parents=True, exist_ok=True)
-    fleet = Fleet(directory, environment, _zygote())
+    fleet = Fleet(directory, environment, _zygote(), project=project, imports=imports)
     try:
         yield fleet
     finally:

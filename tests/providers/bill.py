@@ -32,6 +32,8 @@ class Charge:
     reasoning_tokens: int = 0
     aborted: bool = False
     """The client had not all of it."""
+    user: str = ""
+    """Whom the request named as its `user`."""
     tariff: Tariff = DEFAULT_TARIFF
 
     @property

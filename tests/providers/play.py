@@ -164,6 +164,7 @@ class Play:
                 turn.cached,
                 self._plan.reasoning,
                 aborted=self._seen.ended != "answered" or self._sent < turn.tokens,
+                user=str(asked.body.get("user") or ""),
                 tariff=self._tariff,
             )
         )

@@ -23,7 +23,7 @@ ledger = typer.Typer(
 )
 
 
-@ledger.command("export", short_help="All entries as lines of JSON.")
+@ledger.command("export", short_help="Entries as lines of JSON.")
 def export(
     config: Config = None,
     tenant: Tenant = "default",
@@ -32,8 +32,11 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A file to write.", show_default="standard output")
     ] = None,
+    all_kinds: Annotated[
+        bool, typer.Option("--all", help="Also notes of alerts and of the self-tests of servers that start.")
+    ] = False,
 ) -> None:
-    """Write a tenant's entries, the oldest first, one JSON object a line.
+    """Write a tenant's entries, the oldest first, one JSON object a line. Their costs add up to what was spent.
 
     \b
     Example:
@@ -42,7 +45,7 @@ def export(
     with told_briefly():
         from waystation.cli.ledger import export_all
 
-        export_all(config, tenant=tenant, since=since, until=until, output=output)
+        export_all(config, tenant=tenant, since=since, until=until, output=output, all_kinds=all_kinds)
 
 
 @ledger.command("recalculate", short_help="Other prices, and balances made anew.")
@@ -77,7 +80,8 @@ def recalculate(
         recalculate_all(config, prices=prices, tenant=tenant, since=since, until=until, dry_run=dry_run)
 
 
-@ledger.command("correct", short_help="Add to what one call cost.")
+# An amount below zero begins as an option does.
+@ledger.command("correct", short_help="Add to what one call cost.", context_settings={"ignore_unknown_options": True})
 def correct(
     call: Annotated[str, typer.Argument(help="The call's id: what `call` of an entry begins with.")],
     usd: Annotated[float, typer.Argument(help="What to add, in dollars; below zero to take away.")],
