@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -107,6 +108,15 @@ async def _rest_by_hand(database_uri: str) -> None:
         for tenant in TENANTS:
             entries = [json.dumps({"action": "test", "n": n, "text": "ö"}, ensure_ascii=False) for n in range(40)]
             await audit.append(conn, tenant, entries)
+            prefix = await audit.find_prefix(conn, tenant, before=datetime(9999, 1, 1, tzinfo=UTC), most=10)
+            assert prefix is not None
+            note = json.dumps(
+                {"action": "audit.pruned", "detail": {"seq": prefix.seq, "hash": prefix.hash.hex()}}, sort_keys=True
+            )
+            gone = await audit.prune(
+                conn, tenant, since=0, upto=prefix.seq, digest=prefix.hash, made_by="fill", note=note
+            )
+            assert gone == prefix.seq
         for statement in _REST.split(";\n"):
             if statement.strip():
                 await conn.execute(sql.SQL(statement))  # type: ignore[arg-type]  # the text above

@@ -68,6 +68,7 @@ TABLES: tuple[Table, ...] = (
     Table("guard_kill"),
     Table("audit_head", unit="chain"),
     Table("audit_record", unit="chain"),
+    Table("audit_anchor", unit="chain"),
 )
 BY_NAME = {table.name: table for table in TABLES}
 VECTORS = Table("store_vectors", "prefix", "item")

@@ -9,6 +9,7 @@ DatabaseError
 ├── SealingFailed        a value cannot be encrypted, and was not stored
 ├── SearchesSealed       a search asks for what is encrypted
 ├── BackupRefused        a backup is damaged, or cannot be restored here
+├── AuditBroken          a chain of the audit log is not whole; nothing of it was removed
 ├── MigrationError       the schema cannot be brought, or is not, where it must be
 └── EmbeddedError        the embedded Postgres cannot be installed, started or reached
 """
@@ -65,6 +66,10 @@ class SearchesSealed(DatabaseError):
 
 class BackupRefused(DatabaseError):
     """A backup is damaged or not complete, is of another schema, or meets what it may not replace; nothing changed."""
+
+
+class AuditBroken(DatabaseError):
+    """A chain of the audit log is not whole where it should have been shortened; nothing was removed."""
 
 
 class MigrationError(DatabaseError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from live_server import LiveServer, live_server_on
 from waystation.cli.commands import app
 from waystation.config import Settings
 from waystation.guarding.audit import PostgresAuditLog
+from waystation.guarding.audit_pruning import find_prefix, remove
 from waystation_db.pool import Database
 from waystation_guards.audit.audit import AuditEntry
 
@@ -175,6 +177,7 @@ async def test_a_log_is_read_in_pages_and_verified(come: Come, database: str) ->
         "seq": 5,
         "hash": rest.json()[-1]["hash"],
         "fault": None,
+        "anchor": None,
     }
     async with Database(database, max_size=1, name="intruder") as db, db.connection() as conn:
         await conn.execute("set session_replication_role = replica")
@@ -239,3 +242,120 @@ async def test_the_command_line_writes_keys_exports_and_verifies(
     assert (broken.exit_code, "BROKEN" in broken.stdout) == (1, True)
     for wrong in (["--expect", "1:x", "--tenant", "acme"], ["--expect", head], ["--file", str(tmp_path / "none")]):
         assert (await waystation("audit", "verify", *wrong)).exit_code == 2
+
+
+def moment() -> str:
+    """Now, as `--before` takes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
+
+
+def modes_in(folder: Path) -> dict[str, int]:
+    """The files of a folder, and who may read them."""
+    return {one.name: one.stat().st_mode & 0o777 for one in folder.iterdir()}
+
+
+async def head_of(run: Callable[..., Awaitable[Any]]) -> str:
+    """SEQ:HASH, as an auditor notes it."""
+    return (await run("audit", "verify", "--tenant", "acme")).stdout.splitlines()[0].split()[-1]
+
+
+async def test_the_command_line_prunes_into_an_archive_and_verifies_both_as_one_chain(
+    waystation: Callable[..., Awaitable[Any]], database_uri: str, tmp_path: Path
+) -> None:
+    async with Database(database_uri, max_size=1, name="log") as db:
+        log = PostgresAuditLog(db)
+        await log.append([AuditEntry("acme", f"old.{number}") for number in range(5)])
+        await log.append([AuditEntry("other", "old")])
+        noted = await head_of(waystation)
+        first, second = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
+        pruning = ("audit", "prune", "--tenant", "acme", "--before", moment(), "--archive", str(first))
+        shown = await waystation(*pruning)
+        assert (shown.exit_code, first.exists()) == (0, False), shown.output
+        assert "would prune  acme  5 records  up to 5:" in shown.stdout
+        assert (await log.head("acme")).seq == 5
+        done = await waystation(*pruning, "--apply")
+        assert done.exit_code == 0, done.output
+        assert f"up to {noted}" in done.stdout
+        assert modes_in(tmp_path) == {"1.jsonl": 0o600}
+        assert (await waystation(*pruning, "--apply")).exit_code == 2  # an archive is never written over
+        await log.append([AuditEntry("acme", "new")])
+        again = await waystation(
+            *("audit", "prune", "--tenant", "acme", "--archive", str(second), "--apply"),
+            *("--before", moment()),
+        )
+        assert again.exit_code == 0, again.output
+        assert [one.seq async for one in log.read("acme")] == [8]
+        assert [one.seq async for one in log.read("other")] == [1]
+    alone = await waystation("audit", "verify", "--tenant", "acme")
+    assert (alone.exit_code, "7 before them were removed, the last 2 on" in alone.stdout) == (0, True)
+    both = ("--archive", str(first), "--archive", str(second))
+    whole = await waystation("audit", "verify", "--tenant", "acme", *both, "--expect", noted)
+    assert "whole   acme  8 records  8:" in whole.stdout
+    assert (await waystation("audit", "verify", "--tenant", "acme", "--expect", noted)).exit_code == 1
+    assert (await waystation("audit", "verify", "--tenant", "acme", *both[2:])).exit_code == 1
+    assert (await waystation("audit", "verify", "--tenant", "acme", *both[2:], "--after", noted)).exit_code == 0
+    assert (await waystation("audit", "verify", "--file", str(second), "--after", noted)).exit_code == 0
+    assert (await waystation("audit", "verify", "--file", str(first), "--file", str(second))).exit_code == 0
+    first.write_text(first.read_text().replace("old.3", "old.4"))
+    forged = await waystation("audit", "verify", "--tenant", "acme", *both)
+    assert (forged.exit_code, "record 4 was changed" in forged.stdout) == (1, True)
+
+
+async def test_the_command_line_removes_nothing_of_a_broken_chain_nor_where_it_cannot_archive(
+    waystation: Callable[..., Awaitable[Any]], database_uri: str, tmp_path: Path
+) -> None:
+    async with Database(database_uri, max_size=1, name="log") as db:
+        log = PostgresAuditLog(db)
+        await log.append([AuditEntry("acme", f"old.{number}") for number in range(3)])
+        before = ("--before", moment(), "--apply")
+        nowhere = await waystation(
+            "audit", "prune", "--tenant", "acme", *before, "--archive", str(tmp_path / "no" / "x.jsonl")
+        )
+        assert (nowhere.exit_code, "cannot be written" in nowhere.output) == (2, True)
+        async with db.connection() as conn:
+            await conn.execute("set session_replication_role = replica")
+            await conn.execute('update audit_record set entry = \'{"action":"x"}\' where seq = 2')
+            await conn.execute("reset session_replication_role")
+        for archive in ((), ("--archive", str(tmp_path / "x.jsonl"))):
+            broken = await waystation("audit", "prune", "--tenant", "acme", *before, *archive)
+            assert (broken.exit_code, "BROKEN  acme  record 2 was changed" in broken.stdout) == (1, True)
+        assert [one.seq async for one in log.read("acme")] == [1, 2, 3]
+        assert modes_in(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["prune"], "--before"),
+        (["prune", "--before", "2026-01-01", "--older-than", "3"], "--before"),
+        (["prune", "--older-than", "0"], "--older-than"),
+        (["prune", "--before", "2999-01-01"], "still to come"),
+        (["prune", "--older-than", "3", "--archive", "x"], "--tenant"),
+        (["verify", "--archive", "x"], "--tenant"),
+        (["verify", "--after", "1:00"], "--after"),
+        (["verify", "--file", "x", "--after", "1:00"], "--after"),
+    ],
+)
+async def test_what_cannot_be_pruned_or_verified_is_said(
+    waystation: Callable[..., Awaitable[Any]], arguments: list[str], says: str
+) -> None:
+    answer = await waystation("audit", *arguments)
+    assert (answer.exit_code, says in answer.output) == (2, True), answer.output
+
+
+async def test_a_pruned_log_is_whole_over_http_and_says_where_it_begins(come: Come, database: str) -> None:
+    admin = await come("admin", tenant="pruned")
+    for _ in range(4):
+        await admin.thread()
+    assert len(await entries(admin)) == 4
+    async with Database(database, max_size=1, name="log") as db:
+        prefix = await find_prefix(db, "pruned", before=datetime.now(UTC) + timedelta(days=1), most=3)
+        assert prefix is not None
+        assert await remove(db, prefix, by="operator:ada")
+    verdict = (await admin.http.get("/audit/verify")).json()
+    assert (verdict["status"], verdict["records"], verdict["seq"]) == ("whole", 2, 5)
+    anchor = verdict["anchor"]
+    assert (anchor["seq"], anchor["hash"], anchor["removed"]) == (3, prefix.upto.hash.hex(), 3)
+    assert anchor["by"] == "operator:ada"
+    assert datetime.fromisoformat(anchor["at"]).tzinfo is not None
+    assert [one["action"] for one in await entries(admin)] == ["api.create_thread", "audit.pruned"]

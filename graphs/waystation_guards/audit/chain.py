@@ -19,6 +19,11 @@ from waystation_guards.audit.audit import AuditHead, AuditLog, AuditRecord
 GENESIS: Final = bytes(32)
 """What the first record has in the place of a hash before it."""
 
+BEGINNING: Final = AuditHead(0, GENESIS)
+"""What a chain begins after."""
+
+_ANOTHER: Final = "is not the record that was there when its hash was kept"
+_NOT_READ: Final = "was not read: the chain's beginning was removed from here, and only its archive can show it"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -61,13 +66,15 @@ async def verify(
     *,
     expected: AuditHead | None = None,
     tenant: str | None = None,
+    start: AuditHead = BEGINNING,
 ) -> Verdict:
     """Read a chain from its first record and say whether it is whole.
 
-    `expected`: an earlier head that was kept elsewhere.
+    `expected`: an earlier head that was kept elsewhere. `start`: the record before the first one that is read, where
+    the chain's beginning was removed.
     """
-    end, count = AuditHead(0, GENESIS), 0
-    seen_expected = expected is None or expected.seq == 0
+    end, count = start, 0
+    seen_expected = expected is None or expected.seq == 0 or expected == start
     async for record in records:
         count += 1
         if (problem := _problem(record, end, tenant)) is not None:
@@ -76,19 +83,36 @@ async def verify(
         if expected is not None and record.seq == expected.seq:
             seen_expected = True
             if record.hash != expected.hash:
-                return Verdict(count, end, Fault(record.seq, "is not the record that was there when its hash was kept"))
+                return Verdict(count, end, Fault(record.seq, _ANOTHER))
+    if not seen_expected and expected is not None and expected.seq <= start.seq:
+        return Verdict(count, end, Fault(expected.seq, _NOT_READ if expected.seq < start.seq else _ANOTHER))
     if not seen_expected:
         return Verdict(count, end, Fault(end.seq + 1, "is missing: the chain was longer once"))
     return Verdict(count, end)
 
 
-async def verify_log(log: AuditLog, tenant: str, *, expected: AuditHead | None = None) -> Verdict:
-    """Whether a tenant's chain in a log is whole, while others may be writing to it. Raises what the log raises."""
+async def verify_log(
+    log: AuditLog,
+    tenant: str,
+    *,
+    expected: AuditHead | None = None,
+    start: AuditHead = BEGINNING,
+    archived: AsyncIterable[AuditRecord] | None = None,
+) -> Verdict:
+    """Whether a tenant's chain in a log is whole, while others may be writing to it. Raises what the log raises.
+
+    `start`: the last record of those that were removed from its beginning. `archived`: records after `start` that are
+    read elsewhere, before those of the log.
+    """
     head = await log.head(tenant)
 
     async def all_records() -> AsyncIterator[AuditRecord]:
         nonlocal head
-        after, before = 0, -1
+        after, before = start.seq, -1
+        if archived is not None:
+            async for record in archived:
+                after = record.seq
+                yield record
         while after > before:  # until there is nothing new
             before = after
             async for record in log.read(tenant, after=after):
@@ -98,7 +122,7 @@ async def verify_log(log: AuditLog, tenant: str, *, expected: AuditHead | None =
             if head.seq <= after:
                 return
 
-    verdict = await verify(all_records(), expected=expected, tenant=tenant)
+    verdict = await verify(all_records(), expected=expected, tenant=tenant, start=start)
     if verdict.is_whole and head != verdict.head:
         return replace(verdict, fault=_cut_off(verdict.head, head))
     return verdict

@@ -33,14 +33,26 @@ class AuditFault(BaseModel):
     problem: str
 
 
+class AuditAnchor(BaseModel):
+    """What was removed last of a chain's beginning: up to which record, its hash, how many then, when and by whom."""
+
+    seq: int
+    hash: str
+    removed: int
+    at: str
+    by: str
+
+
 class AuditVerdict(BaseModel):
-    """Whether a chain is whole, and where it ends. Keep `seq` and `hash` elsewhere: they prove later what was there."""
+    """Whether a chain is whole, and where it ends. Keep `seq` and `hash` elsewhere: they prove later what was there.
+    `anchor`: what its first record follows, where records before it were removed."""
 
     status: Literal["whole", "broken"]
     records: int
     seq: int
     hash: str
     fault: AuditFault | None
+    anchor: AuditAnchor | None
 
 
 @router.get("/audit", response_model=list[AuditRecordObject], responses=errors(403, 404), summary="Read the audit log")
@@ -61,5 +73,6 @@ async def read_audit_log(
 
 @router.get("/audit/verify", response_model=AuditVerdict, responses=errors(403, 404), summary="Verify the audit log")
 async def verify_audit_log(services: ServicesDep, caller: CallerDep) -> Response:
-    """Reads the tenant's chain from its first record and computes every hash again."""
+    """Reads the tenant's chain from its first record (or from where its beginning was removed) and computes every hash
+    again."""
     return json_response(await audit_trail.verified(services, caller))

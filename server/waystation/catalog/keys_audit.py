@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 AuditTopic = Literal["auth", "api", "runs", "guards", "tools"]
 TOPICS: tuple[AuditTopic, ...] = get_args(AuditTopic)
@@ -16,6 +16,7 @@ class AuditKeys(BaseModel):
     `what`: auth (refused credentials and forbidden requests), api (requests that change something), runs (created and
     resumed), guards (refusals, approvals, screening, the policy at each start), tools (every tool call, also those that
     nobody refused). `arguments`: how those of tools are kept. `durable`: whoever records waits for the commit.
+    `keep_days`: workers remove what is older than so many whole days; None keeps everything.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -23,3 +24,4 @@ class AuditKeys(BaseModel):
     what: tuple[AuditTopic, ...] = ("auth", "api", "runs", "guards")
     arguments: Literal["redacted", "hashed", "none"] = "redacted"
     durable: bool = False
+    keep_days: Annotated[int, Field(ge=1, le=36500, strict=True)] | None = None

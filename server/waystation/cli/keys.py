@@ -116,11 +116,11 @@ async def _tell(
     conn: AsyncConnection[TupleRow], tenant: str, action: str, key_id: str, detail: Mapping[str, Any]
 ) -> None:
     """Write what an operator did to the audit log, with it or not at all; also where the server writes nothing."""
-    entry = AuditEntry(tenant, action, user=_operator(), resource=key_id, detail=detail)
+    entry = AuditEntry(tenant, action, user=operator(), resource=key_id, detail=detail)
     await audit.append(conn, tenant, [entry.as_json()])
 
 
-def _operator() -> str:
+def operator() -> str:
     """Who sits at the command line, as far as the machine knows."""
     try:
         return f"operator:{getpass.getuser()}"

@@ -40,7 +40,7 @@ class PostgresAuditLog:
     """The chains in Postgres: `waystation_guards.audit.AuditLog` without the gathering. On the database's loop."""
 
     def __init__(self, db: Database) -> None:
-        self._db = db
+        self.db = db
 
     async def record(self, *entries: AuditEntry) -> None:
         """As `append`."""
@@ -54,7 +54,7 @@ class PostgresAuditLog:
         """
         for tenant in sorted({entry.tenant for entry in entries}):
             texts = [entry.as_json() for entry in entries if entry.tenant == tenant]
-            async with self._db.connection() as conn:
+            async with self.db.connection() as conn:
                 await rows.append(conn, tenant, texts)
 
     async def read(
@@ -64,7 +64,7 @@ class PostgresAuditLog:
         left = limit
         while left is None or left > 0:
             wanted = _PAGE if left is None else min(_PAGE, left)
-            async with self._db.connection() as conn:
+            async with self.db.connection() as conn:
                 page = await rows.read_page(conn, tenant, after=after, limit=wanted, action=action)
             for row in page:
                 yield AuditRecord(tenant, row.seq, row.at, row.entry, row.prev, row.hash)
@@ -75,9 +75,14 @@ class PostgresAuditLog:
 
     async def head(self, tenant: str) -> AuditHead:
         """Where the tenant's chain ends."""
-        async with self._db.connection() as conn:
+        async with self.db.connection() as conn:
             found = await rows.get_head(conn, tenant)
         return AuditHead(0, GENESIS) if found is None else AuditHead(*found)
+
+    async def anchor(self, tenant: str) -> rows.AnchorRow | None:
+        """What was removed last of the chain's beginning; None where nothing ever was."""
+        async with self.db.connection() as conn:
+            return await rows.get_anchor(conn, tenant)
 
 
 class AuditWriter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from waystation.auth import Principal
@@ -34,16 +35,25 @@ async def read(
 async def verified(services: Services, caller: Principal) -> dict[str, Any]:
     """Whether the caller's tenant's chain is whole. Raises as `read`."""
     log = _log(services, caller)
-    from waystation_guards.audit.chain import verify_log
+    from waystation.guarding.audit_pruning import verify_chain
 
-    verdict = await verify_log(log, caller.tenant_id)
-    fault = verdict.fault
+    found = await verify_chain(log.db, caller.tenant_id)
+    verdict, fault, anchor = found.verdict, found.verdict.fault, found.anchor
     return {
         "status": "whole" if verdict.is_whole else "broken",
         "records": verdict.records,
         "seq": verdict.head.seq,
         "hash": verdict.head.hash.hex(),
         "fault": None if fault is None else {"seq": fault.seq, "problem": fault.problem},
+        "anchor": None
+        if anchor is None
+        else {
+            "seq": anchor.seq,
+            "hash": anchor.hash.hex(),
+            "removed": anchor.removed,
+            "at": anchor.at.astimezone(UTC).isoformat(timespec="microseconds"),
+            "by": anchor.by,
+        },
     }
 
 

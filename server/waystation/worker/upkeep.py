@@ -35,6 +35,7 @@ LOST = {
 
 HOUSEKEEPING_S = 30.0
 STORE_SWEEP_S = 300.0
+AUDIT_PRUNE_S = 3600.0
 BATCH = 500
 
 
@@ -56,6 +57,8 @@ class Upkeep:
             asyncio.create_task(_forever(self.sweep_store, self._store_sweep_s), name="sweep store"),
             asyncio.create_task(_forever(self.expire, self._expiry_s), name="expire"),
         ]
+        if self._audit_days is not None:
+            loops.append(asyncio.create_task(_forever(self.prune_audit, AUDIT_PRUNE_S), name="prune audit"))
         try:
             yield
         finally:
@@ -107,6 +110,18 @@ class Upkeep:
     @property
     def _expiry_s(self) -> float:
         return self._ttl.sweep_interval_minutes * 60 if self._ttl else HOUSEKEEPING_S
+
+    async def prune_audit(self) -> None:
+        """Remove what is older than `waystation.audit.keep_days` from the audit log."""
+        if (days := self._audit_days) is not None:
+            from waystation.guarding.audit_pruning import keep_days  # loaded where a project keeps an audit log
+
+            await keep_days(self.side.db, days=days)
+
+    @property
+    def _audit_days(self) -> int | None:
+        audit = self.side.catalog.project.waystation.audit
+        return None if audit is None else audit.keep_days
 
     async def sweep_store(self) -> None:
         """Delete the store's items that have expired. Nobody sees them any more in any case."""
