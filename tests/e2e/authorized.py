@@ -31,7 +31,7 @@ async def sdk_as(url: str, token: str) -> AsyncGenerator[Client]:
 def http_as(url: str, token: str | None, **headers: str) -> httpx.AsyncClient:
     """A plain client with a bearer token, or without one."""
     given = {} if token is None else {"authorization": f"Bearer {token}"}
-    return httpx.AsyncClient(base_url=url, timeout=30, headers=given | headers)
+    return httpx.AsyncClient(base_url=url, timeout=60, headers=given | headers)
 
 
 async def new_key(database_uri: str, identity: str, *roles: Role, tenant: str = "default", **options: Any) -> str:

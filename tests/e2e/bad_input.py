@@ -37,7 +37,7 @@ class Battery:
         """The answer, read to its end. A `target` is sent as it is, where a path would be tidied up first."""
         if target is not None:
             options["extensions"] = {"target": target.encode()}
-        async with asyncio.timeout(25):
+        async with asyncio.timeout(60):
             answer = await self.http.request(method, url, **options)
         assert answer.status_code < 500, (what, answer.status_code, answer.text, str(options)[:300])
         if answer.status_code >= 400:
@@ -116,7 +116,7 @@ async def comes_to_rest(http: httpx.AsyncClient) -> None:
         answer = await http.post("/threads/search", json={"status": "busy", "limit": 1000, "select": ["thread_id"]})
         return answer.status_code == 200 and answer.json() == []
 
-    await eventually(nothing_is_busy, within_s=40)
+    await eventually(nothing_is_busy)
     for path in ("/threads/search", "/assistants/search"):
         offset = 0
         while True:

@@ -53,7 +53,7 @@ def sync_sdk(live_server: LiveServer) -> Generator[Client]:
 @pytest.fixture
 async def http(live_server: LiveServer) -> AsyncGenerator[httpx.AsyncClient]:
     """A plain HTTP client, for what the official one does not let through."""
-    async with httpx.AsyncClient(base_url=live_server.url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=live_server.url, timeout=60) as client:
         yield client
 
 

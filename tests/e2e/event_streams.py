@@ -12,7 +12,7 @@ import httpx
 import orjson
 
 EVERYTHING = ["values", "updates", "messages", "tools", "lifecycle", "input", "tasks", "custom", "checkpoints"]
-WITHIN_S = 30.0
+WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ RESOURCES = ("assistants", "crons", "http", "runs", "store", "threads")
 STREAM_PARTS = ("agent", "output", "run", "values")
 """What belongs to a thread's stream and has methods of its own."""
 
-WITHIN_S = 20
+WITHIN_S = 60
 Calls = dict[str, set[str]]
 _WRAPPED = ("langgraph_sdk._sync", "langchain_core.language_models.chat_model_stream")
 _END = object()

@@ -99,9 +99,10 @@ async def the_last_values_are_got(sdk: Client) -> None:
 @covers("stream.output.with_timeout", "timeout", kinds=("async",))
 async def the_end_is_not_waited_for_too_long(sdk: Client) -> None:
     async with sdk.threads.stream(assistant_id="slow") as thread:
-        await thread.run.start(input={"n": 5, "delay": 0.1})
+        run_id = (await thread.run.start(input={"n": 400, "delay": 0.05}))["run_id"]
         with pytest.raises(TimeoutError):
             await thread.output.with_timeout(0.05)
+        await sdk.runs.cancel(thread.thread_id, run_id, wait=True)
     async with sdk.threads.stream(assistant_id="slow") as thread:
         await thread.run.start(input={"n": 5, "delay": 0.01})
         assert (await thread.output.with_timeout(WITHIN_S))["ticks"] == list(range(5))

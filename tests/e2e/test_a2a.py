@@ -58,7 +58,7 @@ class Agents:
 
 @pytest.fixture(params=VERSIONS)
 async def agents(request: pytest.FixtureRequest, live_server: LiveServer) -> AsyncGenerator[Agents]:
-    async with httpx.AsyncClient(timeout=20) as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         yield Agents(http, live_server.url, request.param)
 
 

@@ -138,7 +138,7 @@ async def test_the_card_survives_odd_hosts_and_names_the_schemes_of_auth(
     (tmp_path / "langgraph.json").write_text(json.dumps(config))
     settings = Settings(database_uri=database_uri)
     app = create_app(lambda: api_services(database_uri, project=tmp_path, settings=settings))
-    async with served(app) as (_, url), httpx.AsyncClient(base_url=url, timeout=30) as client:
+    async with served(app) as (_, url), httpx.AsyncClient(base_url=url, timeout=60) as client:
         card = (await client.get("/under/.well-known/agent-card.json?assistant_id=steps")).json()
     assert (card["securitySchemes"], card["security"]) == (schemes, [{"key": []}])
     assert card["url"].startswith(f"{url}/under/a2a/")

@@ -79,7 +79,7 @@ def watch() -> Watch:
 
 @pytest.fixture
 async def walk(live_server: LiveServer, watch: Watch) -> AsyncGenerator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=live_server.url, timeout=30, event_hooks={"response": [watch]}) as client:
+    async with httpx.AsyncClient(base_url=live_server.url, timeout=60, event_hooks={"response": [watch]}) as client:
         yield client
 
 

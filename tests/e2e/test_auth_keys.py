@@ -23,6 +23,8 @@ from waystation.config import Settings
 pytestmark = pytest.mark.anyio
 
 PEPPER = "a pepper that is long enough"
+FORGOTTEN_S = FRESH_S + 20
+"""A machine may be slow; a cache that keeps rows for long is seen all the same."""
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +43,12 @@ def keys(database_uri: str, *arguments: str) -> subprocess.CompletedProcess[str]
     """`waystation keys …`."""
     environment = {**os.environ, "DATABASE_URI": database_uri, "WAYSTATION_KEY_PEPPER": PEPPER}
     command = [sys.executable, "-m", "waystation.cli", "keys", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=110, check=False)
 
 
 async def status(url: str, key: str, *, bearer: bool = False) -> int:
     headers = {"authorization": f"Bearer {key}"} if bearer else {"x-api-key": key}
-    async with httpx.AsyncClient(base_url=url, headers=headers) as http:
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as http:
         return (await http.post("/threads/search", json={})).status_code
 
 
@@ -64,7 +66,7 @@ async def test_a_key_is_made_shown_once_listed_used_and_revoked(keyed_database: 
     assert await status(url, key, bearer=True) == 200
     assert "never" not in next(line for line in keys(keyed_database, "list").stdout.splitlines() if key_id in line)
     assert keys(keyed_database, "revoke", key).stdout.split() == ["revoked", key_id]
-    await eventually(lambda: refused(url, key), within_s=FRESH_S + 5)
+    await eventually(lambda: refused(url, key), within_s=FORGOTTEN_S)
     assert keys(keyed_database, "revoke", key_id).returncode == 2
     assert "revoked" in next(line for line in keys(keyed_database, "list").stdout.splitlines() if key_id in line)
 
@@ -117,7 +119,7 @@ async def test_only_the_whole_key_opens(keyed_database: str, url: str) -> None:
 
 async def test_a_key_ends_with_its_time(keyed_database: str, url: str) -> None:
     key = await new_key(keyed_database, "brief", "admin", life=timedelta(seconds=1), pepper=PEPPER)
-    await eventually(lambda: refused(url, key), within_s=FRESH_S + 5)
+    await eventually(lambda: refused(url, key), within_s=FORGOTTEN_S)
     assert "expired" in keys(keyed_database, "list").stdout
 
 
@@ -145,7 +147,7 @@ async def test_two_processes_forget_a_revoked_key(keyed_database: str, url: str)
         assert [await status(url, key), await status(second.url, key)] == [200, 200]
         assert keys(keyed_database, "revoke", key).returncode == 0
         for each in (url, second.url):
-            await eventually(lambda each=each: refused(each, key), within_s=FRESH_S + 5)
+            await eventually(lambda each=each: refused(each, key), within_s=FORGOTTEN_S)
 
 
 async def test_roles_allow_what_they_say(keyed_database: str, url: str) -> None:
@@ -190,7 +192,7 @@ async def test_the_studio_comes_in_with_an_admins_key(database_uri: str) -> None
     with live_server_on(database_uri, project=PROJECT, settings=settings) as server:
         for key, expected in ((admin, 200), (user, 401)):
             headers = {"x-auth-scheme": "langsmith", "x-api-key": key}
-            async with httpx.AsyncClient(base_url=server.url, headers=headers) as http:
+            async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60) as http:
                 assert (await http.post("/threads", json={})).status_code == expected
 
 

@@ -36,7 +36,7 @@ async def test_every_run_is_counted_once_and_nothing_is_left(
     assert seen == outcome.samples
     assert all(0 <= sample.began_s <= sample.total_s <= outcome.took_s for sample in seen)
     assert all((sample.first_s is not None and sample.events > 0) == (mode == "stream") for sample in seen)
-    async with httpx.AsyncClient(base_url=live_server.url) as client:
+    async with httpx.AsyncClient(base_url=live_server.url, timeout=60) as client:
         assert (await client.post("/threads/count", json={"metadata": {"bench": True}})).json() == 0
 
 
@@ -64,7 +64,7 @@ async def test_waiting_for_a_client_counts_as_latency_where_runs_come_at_a_rate(
 
 async def test_it_ends_when_its_time_is_over(live_server: LiveServer) -> None:
     load = Load(live_server.url, "steps", input={"n": 0}, clients=2, seconds=0.5)
-    outcome = await asyncio.wait_for(drive(load, on_sample=nothing), 30)
+    outcome = await asyncio.wait_for(drive(load, on_sample=nothing), 60)
     assert outcome.samples
     assert all(sample.due_s < 0.5 for sample in outcome.samples)
 
@@ -73,7 +73,7 @@ def test_reports_are_written_and_hold_no_header(live_server: LiveServer, tmp_pat
     page, data = tmp_path / "new" / "bench.html", tmp_path / "bench.json"
     command = [*BENCH, "--url", live_server.url, "-g", "steps", "--input", '{"n": 0}', "--runs", "5", "-n", "2"]
     options = ["--report", str(page), "--report", str(data), "-H", "x-api-key: s3cret", "--mode", "stream"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     assert "5 runs of 'steps' by stream, 2 clients" in done.stdout
     told = json.loads(data.read_text())
@@ -89,7 +89,7 @@ def test_ctrl_c_reports_what_was_measured(live_server: LiveServer) -> None:
         try:
             asyncio.run(_a_run_began(live_server))
             process.send_signal(signal.SIGINT)
-            output, _ = process.communicate(timeout=30)
+            output, _ = process.communicate(timeout=60)
         finally:
             process.kill()
     assert "runs of 'slow' by wait" in output
@@ -97,7 +97,7 @@ def test_ctrl_c_reports_what_was_measured(live_server: LiveServer) -> None:
 
 async def _a_run_began(server: LiveServer) -> None:
     """Wait for some runs of the bench to have come by."""
-    async with asyncio.timeout(30), httpx.AsyncClient(base_url=server.url) as client:
+    async with asyncio.timeout(60), httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         before = await _requests(client)
         while await _requests(client) < before + 5:  # noqa: ASYNC110 - a counter of another process
             await asyncio.sleep(0.05)
@@ -122,13 +122,13 @@ async def _requests(client: httpx.AsyncClient) -> float:
     ],
 )
 def test_what_cannot_be_measured_is_told(options: list[str], code: int, said: str) -> None:
-    done = subprocess.run([*BENCH, *options], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*BENCH, *options], capture_output=True, text=True, timeout=110)
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
 
 
 def test_more_errors_than_allowed_are_an_exit_code(live_server: LiveServer) -> None:
     done = subprocess.run(
-        [*BENCH, "--url", live_server.url, "-g", "nobody"], capture_output=True, text=True, timeout=60
+        [*BENCH, "--url", live_server.url, "-g", "nobody"], capture_output=True, text=True, timeout=110
     )
     assert done.returncode == 1
     assert "a first run of 'nobody'" in done.stderr

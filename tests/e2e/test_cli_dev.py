@@ -87,7 +87,7 @@ def test_without_reload_one_process_does_everything(project: Project, database_u
         assert {pid for _, pid in project.journal()} == {dev.pid}
         for promised in (f"{url}/docs", "Graphs   steps", "curl -N", "get_sync_client", "assistantId"):
             assert promised in dev.output
-        assert httpx.get(f"{url}/docs").status_code == 200
+        assert httpx.get(f"{url}/docs", timeout=60).status_code == 200
 
         with Command.running(*DEV, cwd=project.folder) as other:
             assert other.ended() == 1

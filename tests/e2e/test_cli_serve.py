@@ -52,7 +52,7 @@ def test_sigterm_lets_streams_go_on_while_the_step_finishes_and_hands_over(proje
 
         server.signal(signal.SIGTERM)
         server.until_says("Stopping")
-        ready = httpx.get(f"{server.url}/ready")
+        ready = httpx.get(f"{server.url}/ready", timeout=60)
         project.let_go()
         reader.join(120)
 
@@ -101,8 +101,8 @@ def test_a_worker_executes_what_an_api_without_one_accepts(project: Project, dat
         assert client.run({})["done"] == [1, 2, 3]
         assert {pid for _, pid in project.journal()} == {worker.pid}
         for path in ("/ok", "/health", "/ready", "/metrics"):
-            assert httpx.get(worker.url + path).status_code == 200
-        assert httpx.post(worker.url + "/threads", json={}).status_code == 404
+            assert httpx.get(worker.url + path, timeout=60).status_code == 200
+        assert httpx.post(worker.url + "/threads", json={}, timeout=60).status_code == 404
 
         for process in (worker, api):
             process.signal(signal.SIGTERM)

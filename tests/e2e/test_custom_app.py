@@ -21,7 +21,7 @@ def client(make_database: Callable[[], str], tmp_path_factory: pytest.TempPathFa
     folder = webapp_project(tmp_path_factory.mktemp("webapp"))
     with (
         server_process(make_database(), log=folder / "log", project=folder) as server,  # its modules are its own
-        httpx.Client(base_url=server.url, timeout=30) as client,
+        httpx.Client(base_url=server.url, timeout=60) as client,
     ):
         yield client
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def client(make_database: Callable[[], str], tmp_path_factory: pytest.TempPathFa
     folder = webapp_project(tmp_path_factory.mktemp("webapp"), app="webapp_shielded")
     with (
         server_process(make_database(), log=folder / "log", project=folder) as server,
-        httpx.Client(base_url=server.url, timeout=30) as client,
+        httpx.Client(base_url=server.url, timeout=60) as client,
     ):
         yield client
 
@@ -69,37 +69,36 @@ def test_requests_behind_it_are_counted_by_their_operation(client: httpx.Client)
     assert 'method="POST",route="/threads/search",status="200"' in client.get("/metrics").text
 
 
-def test_a_node_that_holds_the_loop_of_the_graphs_keeps_probes_answering(client: httpx.Client) -> None:
-    body = {"assistant_id": "echo", "input": {"block_s": 3}}
-    blocked = threading.Thread(target=lambda: client.post("/runs/wait", json=body), name="blocked")
-    blocked.start()
+@contextmanager
+def held(client: httpx.Client, go: Path) -> Generator[list[httpx.Response]]:
+    """A run holds the loop of the graphs; its answer is there when the block is left."""
+    answers: list[httpx.Response] = []
+    body = {"assistant_id": "echo", "input": {"hold_until": str(go)}}
+    running = threading.Thread(target=lambda: answers.append(client.post("/runs/wait", json=body)), name="held")
+    running.start()
     try:
-        time.sleep(0.5)
-        begun = time.monotonic()
-        assert client.get("/ok").status_code == 200
-        assert time.monotonic() - begun < 2
+        until(go.with_name(f"{go.name}.held").exists, "the loop is held")
+        yield answers
     finally:
-        blocked.join()
+        go.touch()
+        running.join()
+
+
+def test_a_node_that_holds_the_loop_of_the_graphs_keeps_probes_answering(client: httpx.Client, tmp_path: Path) -> None:
+    with held(client, tmp_path / "go") as answers:
+        assert client.get("/ok").status_code == 200
+        assert answers == []
+    assert answers[0].status_code == 200
 
 
 def test_behind_a_loop_that_is_held_for_long_the_answer_is_503(
     database_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("waystation.api.custom_app.TAKEN_S", 0.3)
     with webapp_client(database_uri, tmp_path, app="webapp_shielded") as client:
-        body: dict[str, Any] = {"assistant_id": "echo", "input": {"block_s": 3}}
-        answers: list[httpx.Response] = []
-        blocked = threading.Thread(target=lambda: answers.append(client.post("/runs/wait", json=body)))
-        blocked.start()
-        refused: list[httpx.Response] = []
-
-        def is_refused() -> bool:
-            refused.append(client.get("/info"))
-            return refused[-1].status_code == 503
-
-        until(is_refused, "a request is refused")
-        blocked.join()
-        assert refused[-1].headers["retry-after"] == "2"
+        with held(client, tmp_path / "go") as answers, monkeypatch.context() as patched:
+            patched.setattr("waystation.api.custom_app.TAKEN_S", 0.3)
+            refused = client.get("/info")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
         assert answers[0].status_code == 200
         assert client.get("/info").status_code == 200
 

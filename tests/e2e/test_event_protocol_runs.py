@@ -151,7 +151,7 @@ async def test_the_multitask_strategy_is_applied_in_either_spelling(http: httpx.
 
 async def test_a_timed_out_run_fails(own_server: Callable[..., LiveServer]) -> None:
     server = own_server(bg_job_timeout_s=1)
-    async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
         last = (await until(http, await start(http, "slow", {"n": 50})))[-1]
         assert last.end == "failed"
         assert "longer than 1 s" in last.body["error"]

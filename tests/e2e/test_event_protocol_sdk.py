@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("transport", ["sse", "w
 
 ADD = {"messages": [{"role": "user", "content": "add 2 3"}]}
 HI = {"messages": [{"role": "user", "content": "hi"}]}
-WITHIN_S = 20
+WITHIN_S = 60
 
 
 async def collect(source: Any, is_last: Callable[[Any], bool]) -> list[Any]:
@@ -88,7 +88,8 @@ async def test_subgraphs(sdk: Client, transport: str) -> None:
     async with sdk.threads.stream(assistant_id="nested", transport=transport) as thread:
         await thread.run.start(input={"n": 0, **HI})
         async with reading(thread.subgraphs) as child:
-            assert (child.graph_name, child.status) == ("child", "started")
+            assert child.graph_name == "child"
+            assert child.status in ("started", "completed")
         assert (await thread.output.with_timeout(WITHIN_S))["log"] == ["before", "before", "child"]
 
 
@@ -103,8 +104,10 @@ async def test_an_interrupt_is_noticed_and_answered(sdk: Client, transport: str)
     async with sdk.threads.stream(assistant_id="hitl", transport=transport) as thread:
         await thread.run.start(input={"n": 0})
         before = [values async for values in thread.values]  # ends when something is asked
-        assert before[-1] == {"log": [], "n": 0}
+        # Over SSE the question comes on another connection than the values, and may be there before them.
+        assert before[-1] in ({}, {"log": [], "n": 0})
         assert thread.interrupted
+        assert (await sdk.threads.get_state(thread.thread_id))["values"] == {"log": [], "n": 0}
         await thread.run.respond("yes")
         assert await thread.output.with_timeout(WITHIN_S) == {"log": ["answer=yes", "b"], "n": 2}
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -24,7 +26,7 @@ async def read(
     headers = {} if last_id is None else {"Last-Event-ID": last_id}
     found: list[Sent] = []
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(60),
         http.stream("GET", f"/threads/{thread_id}/stream{query}", headers=headers) as answer,
     ):
         assert answer.status_code == 200
@@ -70,22 +72,31 @@ async def test_resumable_runs_are_replayed_after_an_id(http: httpx.AsyncClient, 
 
 async def test_states_changed_by_hand_and_runs_are_told_as_they_happen(http: httpx.AsyncClient, thread_id: str) -> None:
     await run(http, thread_id, "steps")
+    heard = asyncio.Event()
 
     async def happen() -> None:
-        await asyncio.sleep(0.5)  # the stream has begun: nothing says so to a client
-        body = {"values": {"log": ["x"]}, "as_node": "a"}
-        assert (await http.post(f"/threads/{thread_id}/state", json=body)).status_code == 200
-        await asyncio.sleep(0.3)
+        while not heard.is_set():  # the stream has begun: nothing else says so to a client
+            body = {"values": {"log": ["x"]}, "as_node": "a"}
+            assert (await http.post(f"/threads/{thread_id}/state", json=body)).status_code == 200
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(heard.wait(), 1)
         await run(http, thread_id, "steps")
+
+    def is_last(event: Sent) -> bool:
+        heard.set()
+        return is_done(event)
 
     happening = asyncio.create_task(happen())
     query = "?stream_modes=state_update&stream_modes=lifecycle"
-    events = await read(http, thread_id, query, is_done)
+    events = await read(http, thread_id, query, is_last)
     await happening
-    assert [name for name, _, _ in events] == ["state_update", "metadata", "metadata"]
+    names = [name for name, _, _ in events]
+    assert names == [*["state_update"] * (len(names) - 2), "metadata", "metadata"]
+    for told, more in pairwise(event[2]["state"]["values"]["log"] for event in events[:-2]):
+        assert more == [*told, "x"]
     assert events[0][2]["thread_id"] == thread_id
-    assert events[0][2]["state"]["values"]["log"] == ["a", "b", "x"]
-    assert events[1][2]["attempt"] == 1
+    assert events[0][2]["state"]["values"]["log"][:3] == ["a", "b", "x"]
+    assert events[-2][2]["attempt"] == 1
 
 
 async def test_runs_of_the_protocol_are_there_in_the_classic_form(http: httpx.AsyncClient) -> None:

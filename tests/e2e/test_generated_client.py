@@ -54,7 +54,7 @@ def found(name: str) -> Any:
 
 def test_it_makes_threads_and_runs_and_finds_them(generated: Path, live_server: LiveServer) -> None:
     models: Any = importlib.import_module(f"{PACKAGE}.models")
-    client: Any = importlib.import_module(PACKAGE).Client(base_url=live_server.url, timeout=30)
+    client: Any = importlib.import_module(PACKAGE).Client(base_url=live_server.url, timeout=60)
     with client:
         metadata = models.ThreadCreateMetadata.from_dict({"made": "by a generated client"})
         thread = call(client, "create_thread", body=models.ThreadCreate(metadata=metadata))

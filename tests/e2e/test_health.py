@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from cli_servers import STEPS, Command, Project, until
+from ports import free_port
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -25,12 +26,6 @@ while not (Path(__file__).parent / "open").exists():
 )
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.mark.parametrize("command", [("serve", "--host", "--port"), ("worker", "--health-host", "--health-port")])
 def test_until_the_graphs_are_there_it_lives_and_is_not_ready(
     tmp_path: Path, database_uri: str, command: tuple[str, str, str]
@@ -43,7 +38,7 @@ def test_until_the_graphs_are_there_it_lives_and_is_not_ready(
     with Command.running(*arguments, cwd=project.folder, environ={"DATABASE_URI": database_uri}):
         url = f"http://127.0.0.1:{port}"
         until(lambda: (project.folder / "importing").exists(), "it imports its graphs")
-        health, ready, ok = (httpx.get(f"{url}/{path}") for path in ("health", "ready", "ok?check_db=1"))
+        health, ready, ok = (httpx.get(f"{url}/{path}", timeout=60) for path in ("health", "ready", "ok?check_db=1"))
         assert (health.status_code, health.json()) == (200, {"ok": True})
         assert (ready.status_code, ready.headers["retry-after"]) == (503, "2")
         assert ready.json()["services"] == {"process": "starting"}
@@ -53,11 +48,11 @@ def test_until_the_graphs_are_there_it_lives_and_is_not_ready(
             socket.create_connection(("127.0.0.1", port)) as idle,  # says nothing, and holds up nobody
         ):
             early = [clients.submit(httpx.get, f"{url}/metrics", timeout=60) for _ in range(5)]
-            assert httpx.get(f"{url}/health").status_code == 200, "those who wait are in nobody's way"
+            assert httpx.get(f"{url}/health", timeout=60).status_code == 200, "those who wait are in nobody's way"
             assert not any(answer.done() for answer in early)
             (project.folder / "open").touch()
-            until(lambda: httpx.get(f"{url}/ready").status_code == 200, "it is ready")
+            until(lambda: httpx.get(f"{url}/ready", timeout=60).status_code == 200, "it is ready")
             assert idle
             assert [answer.result().status_code for answer in early] == [200] * 5
-        services = httpx.get(f"{url}/ready").json()["services"]
+        services = httpx.get(f"{url}/ready", timeout=60).json()["services"]
         assert services == {"postgres": "up", "graphs": "up"}

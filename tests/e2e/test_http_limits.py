@@ -116,11 +116,16 @@ def test_probes_and_metrics_are_never_limited(servers: Servers) -> None:
 
 def test_errors_carry_the_headers_too_and_unknown_paths_count_by_address(servers: Servers) -> None:
     key = servers.key("errors")
-    answer = httpx.get(f"{servers.urls[0]}/threads/00000000-0000-0000-0000-000000000000", headers={"x-api-key": key})
+    answer = httpx.get(
+        f"{servers.urls[0]}/threads/00000000-0000-0000-0000-000000000000",
+        headers={"x-api-key": key},
+        timeout=DEADLINE_S,
+    )
     assert answer.status_code == 404
     assert answer.headers["ratelimit-policy"] == '"address";q=100000;w=3600, "reads";q=20;w=3600'
     assert answer.headers["ratelimit-limit"] == "20"
-    for refused in (httpx.get(f"{servers.urls[0]}/nowhere"), httpx.post(f"{servers.urls[0]}/threads", json={})):
+    for method, path in (("GET", "/nowhere"), ("POST", "/threads")):
+        refused = httpx.request(method, servers.urls[0] + path, timeout=DEADLINE_S)
         assert refused.status_code == 401
         assert refused.headers["ratelimit-policy"] == '"address";q=100000;w=3600'
 
@@ -153,6 +158,7 @@ def test_a_closed_stream_makes_room_on_the_other_process(servers: Servers) -> No
                 connect(
                     f"{servers.urls[1].replace('http', 'ws')}/threads/{thread}/stream/events",
                     additional_headers=headers,
+                    open_timeout=DEADLINE_S,
                 ) as socket,
                 pytest.raises(ConnectionClosed) as closed,
             ):
@@ -171,10 +177,10 @@ def _is_admitted(http: httpx.Client, url: str) -> bool:
 def test_commands_on_a_socket_count_as_requests(servers: Servers) -> None:
     key = servers.key("socket", "socket-tenant")
     headers = {"x-api-key": key}
-    thread = httpx.post(f"{servers.urls[0]}/threads", json={}, headers=headers).json()["thread_id"]
+    thread = httpx.post(f"{servers.urls[0]}/threads", json={}, headers=headers, timeout=DEADLINE_S).json()["thread_id"]
     address = f"{servers.urls[0].replace('http', 'ws')}/threads/{thread}/stream/events"
     answers: list[dict[str, Any]] = []
-    with connect(address, additional_headers=headers) as socket:
+    with connect(address, additional_headers=headers, open_timeout=DEADLINE_S) as socket:
         for number in range(9):  # the tenant may start eight runs
             socket.send(json.dumps({"id": number, "method": "state.get", "params": {}}))
             answers.append(json.loads(socket.recv(timeout=DEADLINE_S)))
@@ -192,14 +198,14 @@ def test_openais_clients_are_refused_in_their_own_shape(servers: Servers) -> Non
 
 def test_pages_may_read_the_headers(servers: Servers) -> None:
     headers = {"x-api-key": servers.key("page"), "origin": "https://page.example"}
-    exposed = httpx.post(f"{servers.urls[0]}/threads/search", json={}, headers=headers).headers[
+    exposed = httpx.post(f"{servers.urls[0]}/threads/search", json={}, headers=headers, timeout=DEADLINE_S).headers[
         "access-control-expose-headers"
     ]
     assert {"retry-after", "ratelimit", "ratelimit-policy"} <= {name.strip() for name in exposed.split(",")}
 
 
 def test_operations_say_that_they_may_refuse(servers: Servers) -> None:
-    document = httpx.get(f"{servers.urls[0]}/openapi.json").json()
+    document = httpx.get(f"{servers.urls[0]}/openapi.json", timeout=DEADLINE_S).json()
     described = document["paths"]["/threads"]["post"]["responses"]["429"]
     assert {"Retry-After", "RateLimit", "RateLimit-Policy"} <= set(described["headers"])
     assert described["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ErrorDetail"}

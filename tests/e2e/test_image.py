@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Generator
@@ -19,6 +18,7 @@ import pytest
 
 from cli_servers import until
 from live_server import E2E
+from ports import free_port
 from scratch_image import REPOSITORY, ScratchImage, steps_of
 from webapp_project import WEBAPP
 
@@ -74,7 +74,7 @@ def container(
     `frozen`: as uid 10001, with nothing anywhere that can be written.
     """
     log = image.root / "log"
-    port = environ.setdefault("PORT", _free_port())
+    port = environ.setdefault("PORT", str(free_port()))
     uri = database_uri.replace("postgresql://", "postgres://")
     uri += ("&" if "?" in uri else "?") + "sslmode=disable"
     settings = {"POSTGRES_URI": uri, "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": "2", **environ}
@@ -95,7 +95,7 @@ def container(
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             yield client, log
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0, log.read_text()
+        assert process.wait(100) == 0, log.read_text()
     finally:
         if process.poll() is None:
             process.kill()
@@ -112,12 +112,6 @@ def _sees_that_it_is_frozen(pid: int, image: ScratchImage) -> None:
 
 def _has_started(log: Path) -> bool:
     return "Application startup complete" in log.read_text(errors="replace")
-
-
-def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def health(image: ScratchImage, **environ: str) -> int:
@@ -146,7 +140,7 @@ def test_a_project_built_upon_our_image_serves_with_a_worker_on_an_empty_databas
 
     assert not image.inside("/usr/bin/uv").exists()
     assert image.workdir == image.inside("/deps/outer-webapp/src")
-    port = _free_port()
+    port = str(free_port())
     assert health(image, PORT=port) == 1
     with container(image, empty_database_uri, frozen=can_freeze(), PORT=port) as (client, log):
         assert health(image, PORT=port) == 0

@@ -48,12 +48,18 @@ def test_the_containers_processes_migrate_serve_execute_and_stop(
             spec = container(templates[name])
             for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
                 path = spec[probe]["httpGet"]["path"]
-                until(lambda path=path, url=command.url: httpx.get(url + path).status_code == 200, f"{name} {path}")
+                until(
+                    lambda path=path, url=command.url: httpx.get(url + path, timeout=60).status_code == 200,
+                    f"{name} {path}",
+                )
         assert Client(api.url).run({"wait_at": 0})["done"] == [1, 2, 3]
         monitors = one(manifests, "ServiceMonitor", "waystation-worker")["spec"]["endpoints"]
-        scraped = httpx.get(worker.url + monitors[0]["path"]).text
-        assert "\nagent_active_tasks 0.0" in scraped
-        assert 'waystation_runs_finished_total{outcome="success"} 1.0' in scraped
+
+        def scraped() -> str:
+            return httpx.get(worker.url + monitors[0]["path"], timeout=60).text
+
+        until(lambda: "\nagent_active_tasks 0.0" in scraped(), "the slot is free again")
+        until(lambda: 'waystation_runs_finished_total{outcome="success"} 1.0' in scraped(), "the run is counted")
         for command in (api, worker):
             command.signal(signal.SIGTERM)
         assert (api.ended(), worker.ended()) == (0, 0)

@@ -72,7 +72,7 @@ def test_every_line_has_its_fields(server: Command, database_uri: str) -> None:
         answer = client.post("/runs/wait", params={"token": "hidden-in-query"}, json=ask)
         assert answer.status_code == 200
         client.get("/health")
-        httpx.get(f"{server.url}/threads/nothing")
+        httpx.get(f"{server.url}/threads/nothing", timeout=60)
     server.until_says('"status": 401')
     server.signal(signal.SIGTERM)
     assert server.ended() == 0

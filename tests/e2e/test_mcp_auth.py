@@ -30,14 +30,14 @@ def server(make_database: Callable[[], str], tmp_path_factory: pytest.TempPathFa
 @asynccontextmanager
 async def mcp_as(server: LiveServer, token: str) -> AsyncGenerator[McpClient]:
     async with (
-        httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=30) as http,
+        httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=60) as http,
         McpClient(streamable_http_client(f"{server.url}/mcp", http_client=http)) as client,
     ):
         yield client
 
 
 def http_as(server: LiveServer, token: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=server.url, headers={"authorization": f"Bearer {token}"}, timeout=30)
+    return httpx.AsyncClient(base_url=server.url, headers={"authorization": f"Bearer {token}"}, timeout=60)
 
 
 async def test_nobody_calls_without_a_token(server: LiveServer) -> None:

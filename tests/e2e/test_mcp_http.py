@@ -223,5 +223,5 @@ async def project_served(database_uri: str, folder: Path, **keys: Any) -> AsyncG
     (folder / "langgraph.json").write_text(json.dumps(config))
     settings = Settings(database_uri=database_uri)
     app = create_app(lambda: api_services(database_uri, project=folder, settings=settings))
-    async with served(app) as (_, url), httpx.AsyncClient(base_url=url, timeout=30) as client:
+    async with served(app) as (_, url), httpx.AsyncClient(base_url=url, timeout=60) as client:
         yield client

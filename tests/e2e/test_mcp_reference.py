@@ -66,7 +66,7 @@ async def test_an_email_is_approved_through_a_tool(reference: LiveServer) -> Non
 
 @pytest.mark.parametrize("decision", ["approve", "reject"])
 async def test_an_email_is_decided_on_as_an_agents_task(reference: LiveServer, decision: str) -> None:
-    async with httpx.AsyncClient(timeout=30) as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         resolver = A2ACardResolver(http, reference.url)
         card = await resolver.get_agent_card(http_kwargs={"params": {"assistant_id": "approval"}})
         client = ClientFactory(ClientConfig(streaming=True, httpx_client=http)).create(card)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,8 +18,12 @@ pytestmark = pytest.mark.timeout(400)  # several processes, each of which import
 
 def shown(url: str, name: str) -> float:
     """The sum of a metric's samples."""
-    families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
+    families = text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=60).text)
     return sum(sample.value for family in families for sample in family.samples if sample.name == name)
+
+
+def _workers(url: str) -> Any:
+    return httpx.get(f"{url}/metrics?format=json", timeout=60).json()["workers"]
 
 
 def test_one_address_shows_what_all_processes_count(tmp_path: Path, database_uri: str) -> None:
@@ -38,7 +43,8 @@ def test_one_address_shows_what_all_processes_count(tmp_path: Path, database_uri
         assert shown(url, "waystation_event_append_seconds_count") >= 3
         assert shown(url, "waystation_http_requests_total") >= 3
         assert shown(url, "waystation_pool_max_connections") > 0
-        assert httpx.get(f"{url}/metrics?format=json").json()["workers"] == {"max": 6, "active": 0, "available": 6}
+        free = {"max": 6, "active": 0, "available": 6}
+        until(lambda: _workers(url) == free, "every slot is free again")
 
         os.kill(up.child("worker "), signal.SIGKILL)
         up.until_says(r"worker-\d was ended by SIGKILL")

@@ -47,7 +47,7 @@ schema: Any = schemathesis.openapi.from_dict(ENDING)
 @pytest.fixture
 def things(live_server: LiveServer) -> Generator[Things]:
     async def look(*, aftermath: bool) -> Things | None:
-        async with httpx.AsyncClient(base_url=live_server.url, timeout=30) as http:
+        async with httpx.AsyncClient(base_url=live_server.url, timeout=60) as http:
             return await comes_to_rest(http) if aftermath else await make_things(http)
 
     made = asyncio.run(look(aftermath=False))
@@ -70,7 +70,7 @@ def test_answers_are_as_described(case: Any, aimed: bool, things: Things, live_s
     for body in bodies:
         if isinstance(body.get("after_seconds"), int | float):
             body["after_seconds"] = min(body["after_seconds"], 0.2)  # it would be waited for
-    case.call_and_validate(base_url=live_server.url, checks=CHECKS, timeout=25)
+    case.call_and_validate(base_url=live_server.url, checks=CHECKS, timeout=60)
 
 
 def _each(body: Any) -> list[Any]:

@@ -104,9 +104,11 @@ def one_slot(database_uri: str, folder: Path) -> Generator[Waiting]:
     (folder / "langgraph.json").write_text(json.dumps({"dependencies": ["."], **keys}))
     settings = Settings(n_jobs_per_worker=1)
     with (
+        pytest.MonkeyPatch.context() as patched,
         live_server_on(database_uri, project=folder, settings=settings) as server,
-        httpx.Client(base_url=server.url, timeout=30, limits=httpx.Limits(max_keepalive_connections=0)) as client,
+        httpx.Client(base_url=server.url, timeout=60, limits=httpx.Limits(max_keepalive_connections=0)) as client,
     ):
+        patched.setattr("waystation.runs.priority.DEADLINE_S", 60.0)
         waiting = Waiting(client, folder)
         waiting.run(waiting.thread(), "holder", wait=True)
         until(lambda: (folder / "order").exists(), "the slot is taken")

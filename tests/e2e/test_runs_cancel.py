@@ -27,7 +27,7 @@ async def running(sdk: Client, thread_id: str, **options: Any) -> dict[str, Any]
 
 
 async def test_a_cancelled_run_stops_and_its_thread_goes_on_from_there(sdk: Client, thread_id: str) -> None:
-    run = await sdk.runs.create(thread_id, "slow", input={"n": 5, "delay": 0.3})
+    run = await sdk.runs.create(thread_id, "slow", input={"n": 60, "delay": 0.5})
 
     async def has_ticked() -> bool:
         state = await sdk.threads.get_state(thread_id)
@@ -39,9 +39,10 @@ async def test_a_cancelled_run_stops_and_its_thread_goes_on_from_there(sdk: Clie
     thread = await sdk.threads.get(thread_id)
     assert (thread["status"], thread["error"]["error"]) == ("interrupted", "UserInterrupt")
     done = len((await sdk.threads.get_state(thread_id))["values"]["ticks"])
-    assert 1 <= done < 5
+    assert 1 <= done < 60
+    await sdk.threads.update_state(thread_id, {"delay": 0})
     values = await sdk.runs.wait(thread_id, "slow", input=None)
-    assert values["ticks"] == list(range(5))
+    assert values["ticks"] == list(range(60))
 
 
 async def test_cancelling_twice_or_too_late_says_so(sdk: Client, thread_id: str) -> None:
@@ -73,9 +74,9 @@ async def test_rollback_leaves_no_trace(sdk: Client, thread_id: str, wait: bool)
 
 
 async def test_a_blocking_node_does_not_hold_up_its_cancellation(sdk: Client, thread_id: str) -> None:
-    run = await sdk.runs.create(thread_id, "blocking", input={"seconds": 1.0})
+    run = await sdk.runs.create(thread_id, "blocking", input={"seconds": 60})
     await run_becomes(sdk, run, "running")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):  # less than the node takes
         await sdk.runs.cancel(thread_id, run["run_id"], wait=True)
     assert (await sdk.runs.get(thread_id, run["run_id"]))["status"] == "interrupted"
     assert (await sdk.runs.wait(thread_id, "steps", input={"n": 0}))["log"][-2:] == ["a", "b"]
@@ -104,7 +105,7 @@ async def test_joiners_of_a_cancelled_run_get_what_there_is(sdk: Client, thread_
     run = await running(sdk, thread_id)
     joined = asyncio.create_task(sdk.runs.join(thread_id, run["run_id"]))
     await sdk.runs.cancel(thread_id, run["run_id"], wait=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert "__error__" not in await joined
 
 
@@ -157,7 +158,7 @@ async def test_leaving_stops_a_run_that_asked_for_it(
         if stateless:
             thread_id = (await sdk.threads.search(metadata=mark))[0]["thread_id"]
     (run,) = await sdk.runs.list(thread_id)
-    await run_becomes(sdk, run, "interrupted", within_s=5)
+    await run_becomes(sdk, run, "interrupted")
     thread = await sdk.threads.get(run["thread_id"])
     assert thread["error"] == {"error": "UserInterrupt", "message": LEFT}
 
@@ -182,4 +183,4 @@ async def test_a_joiner_who_leaves_stops_the_run_only_if_asked(
     async with http.stream("GET", f"{path}/stream?cancel_on_disconnect=true") as answer:
         assert await anext(answer.aiter_lines())
         assert (await sdk.runs.get(thread_id, run["run_id"]))["status"] == "running"
-    await run_becomes(sdk, run, "interrupted", within_s=5)
+    await run_becomes(sdk, run, "interrupted")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.errors import NotFoundError
 
-from eventually import run_becomes, thread_rests
+from eventually import eventually, run_becomes, thread_rests
 from live_server import Client, LiveServer
 
 pytestmark = pytest.mark.anyio
@@ -84,13 +83,13 @@ async def test_a_run_on_nothing_fails(sdk: Client, thread_id: str) -> None:
 
 
 async def test_a_blocking_node_does_not_block_others(sdk: Client, thread_id: str) -> None:
-    run = await sdk.runs.create(thread_id, "blocking", input={"seconds": 1.5})
+    run = await sdk.runs.create(thread_id, "blocking", input={"seconds": 30})
+    await run_becomes(sdk, run, "running")
     other = (await sdk.threads.create())["thread_id"]
-    began = time.monotonic()
     assert (await sdk.runs.wait(other, "steps", input={"n": 0}))["log"] == ["a", "b"]
+    assert (await sdk.runs.wait(other, "blocking", input={"seconds": 0}))["log"] == ["a", "b", "blocked"]
     assert (await sdk.runs.get(thread_id, run["run_id"]))["status"] == "running"
-    assert time.monotonic() - began < 1.4
-    assert (await sdk.runs.join(thread_id, run["run_id"]))["log"] == ["blocked"]
+    await sdk.runs.cancel(thread_id, run["run_id"], wait=True)
 
 
 async def test_a_run_that_takes_too_long_is_stopped(own_server: Any) -> None:
@@ -105,4 +104,8 @@ async def test_a_run_that_takes_too_long_is_stopped(own_server: Any) -> None:
         assert await thread_rests(sdk, thread_id) == "error"
         parts = [part async for part in sdk.runs.stream(thread_id, "slow", input={"n": 100, "delay": 0.1})]
         assert parts[-1].event == "error"
-        assert (await sdk.runs.wait(thread_id, "steps", input={"n": 0}))["n"] == 2
+
+        async def runs_again() -> bool:  # a slow machine may take longer than this server lets runs take
+            return (await sdk.runs.wait(thread_id, "steps", input={"n": 0}, raise_error=False)).get("n") == 2
+
+        await eventually(runs_again)

@@ -78,13 +78,15 @@ async def test_several_joiners_see_the_same(sdk: Client, thread_id: str) -> None
 
 
 async def test_a_joiner_without_an_id_gets_what_comes_from_now_on(sdk: Client, thread_id: str) -> None:
-    run = await sdk.runs.create(thread_id, "slow", input={"n": 10, "delay": 0.05}, stream_mode=MODES)
-    await collect(sdk.runs.join_stream(thread_id, run["run_id"]), limit=6)
-    late = await collect(sdk.runs.join_stream(thread_id, run["run_id"]))
-    assert late
+    run = await sdk.runs.create(thread_id, "slow", input={"n": 400, "delay": 0.1}, stream_mode=MODES)
+    early = await collect(sdk.runs.join_stream(thread_id, run["run_id"]), limit=7)
+    late = await collect(sdk.runs.join_stream(thread_id, run["run_id"]), limit=4)
+    await sdk.runs.cancel(thread_id, run["run_id"], wait=True)
     assert {part.id for part in late} == {None}
-    assert len(late) < 20
-    assert late[-1].data == {"tick": {"ticks": [9]}}
+    assert {part.event for part in late} == set(MODES)
+    seen, ticks = ([part.data["tick"] for part in parts if part.event == "custom"] for parts in (early, late))
+    assert ticks == list(range(ticks[0], ticks[0] + 2))
+    assert ticks[0] > seen[-1]
 
 
 async def test_a_joiner_may_ask_for_some_modes_only(sdk: Client, thread_id: str) -> None:
@@ -106,7 +108,7 @@ async def test_a_joiner_may_ask_for_some_modes_only(sdk: Client, thread_id: str)
 async def test_joining_what_is_over_closes_at_once(sdk: Client, thread_id: str, resumable: bool) -> None:
     run = await sdk.runs.create(thread_id, "steps", input={"n": 0}, stream_resumable=resumable)
     await run_becomes(sdk, run, "success")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await collect(sdk.runs.join_stream(thread_id, run["run_id"])) == []
         assert await sdk.runs.join(thread_id, run["run_id"]) == {"log": ["a", "b"], "n": 2}
 
@@ -127,8 +129,12 @@ async def test_a_failed_run_can_be_read_again_with_its_error(sdk: Client, thread
     assert (await sdk.runs.join(thread_id, run["run_id"]))["__error__"]["error"] == "ValueError"
 
 
-async def test_events_of_an_enqueued_run_begin_with_its_first(sdk: Client, thread_id: str) -> None:
-    await sdk.runs.create(thread_id, "slow", input={"n": 4, "delay": 0.05})
+async def test_events_of_an_enqueued_run_begin_with_its_first(
+    sdk: Client, http: httpx.AsyncClient, thread_id: str
+) -> None:
+    first = await sdk.runs.create(thread_id, "slow", input={"n": 400, "delay": 0.1})
     second = await sdk.runs.create(thread_id, "steps", input={"n": 0}, stream_mode="updates")
-    parts = await collect(sdk.runs.join_stream(thread_id, second["run_id"]))
-    assert [part.event for part in parts] == ["metadata", "updates", "updates"]
+    async with http.stream("GET", f"/threads/{thread_id}/runs/{second['run_id']}/stream") as answer:
+        await sdk.runs.cancel(thread_id, first["run_id"])
+        lines = [line async for line in answer.aiter_lines() if line.startswith("event: ")]
+    assert lines == ["event: metadata", "event: updates", "event: updates"]

@@ -35,7 +35,7 @@ async def live(
             yield opened
 
     app = create_app(services)
-    async with served(app) as (_, url), httpx.AsyncClient(base_url=url, timeout=20) as client:
+    async with served(app) as (_, url), httpx.AsyncClient(base_url=url, timeout=60) as client:
         yield client
 
 
@@ -161,7 +161,7 @@ async def test_without_postgres_it_lives_and_is_not_ready(make_postgres: Callabl
         assert (checked.status_code, search.status_code) == (503, 503)
         assert int(search.headers["retry-after"]) > 0
         await asyncio.to_thread(postgres.revive)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await client.get("/ready")).status_code != 200:  # noqa: ASYNC110 - seen from outside only
                 await asyncio.sleep(0.1)
 

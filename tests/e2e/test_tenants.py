@@ -142,8 +142,13 @@ async def ask(http: httpx.AsyncClient, operation: Described, world: World, body:
     }
     received, status = b"", 0
     try:
-        async with asyncio.timeout(8), http.stream(operation.method, path, json=body, params=needed) as answer:
+        async with (
+            asyncio.timeout(60) as patience,
+            http.stream(operation.method, path, json=body, params=needed) as answer,
+        ):
             status = answer.status_code
+            if "text/event-stream" in answer.headers.get("content-type", ""):  # some have no end
+                patience.reschedule(asyncio.get_running_loop().time() + 5)
             async for part in answer.aiter_bytes():
                 received += part
     except TimeoutError:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
 from cli_servers import Client, Command, Project, is_alive, until
@@ -83,8 +84,6 @@ def environment(database_uri: str, collector: Collector) -> dict[str, str]:
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_BSP_SCHEDULE_DELAY": "50",
         "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": "3",
-        "WAYSTATION_LEASE_S": "2",
-        "WAYSTATION_RENEW_S": "0.5",
         "WAYSTATION_SWEEP_S": "0.3",
         "LOG_JSON": "true",
     }
@@ -141,6 +140,8 @@ def test_an_attempt_after_a_crash_links_to_the_one_before(
         until(lambda: bool(collector.named("node 1")), "the first step's span has come")
         os.kill(worker.pid, signal.SIGKILL)
         until(lambda: not is_alive(worker.pid), "the worker is dead")
+        with psycopg.connect(database_uri) as conn:
+            conn.execute("update run set lease_expires_at = now() where run_id = %s", [run])
         with Command.running("worker", cwd=project.folder, environ=environ):
             project.until_step(2, times=2)
             project.let_go()

@@ -34,14 +34,14 @@ async def test_a_run_that_has_just_ended_has_not_lost_its_lease(
 
     async def slow_end(*given: Any, **named: Any) -> None:
         committed.set()
-        assert await asyncio.to_thread(renewed.wait, 20), "the lease was not renewed meanwhile"
+        assert await asyncio.to_thread(renewed.wait, 60), "the lease was not renewed meanwhile"
         await asyncio.sleep(0)  # what the renewal told this loop comes first
         await end(*given, **named)
 
     monkeypatch.setattr(runs, "renew_leases", watched_renew)
     monkeypatch.setattr(RoutedLog, "end", slow_end)
     before = REGISTRY.get_sample_value("waystation_leases_lost_total")
-    with live_server_on(database_uri, settings=Settings(lease_s=1, renew_s=0.2)) as server:
+    with live_server_on(database_uri, settings=Settings(lease_s=60, renew_s=0.2)) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
             answer = await http.post("/runs/wait", json={"assistant_id": "agent", "input": {}})
             assert answer.status_code == 200, answer.text

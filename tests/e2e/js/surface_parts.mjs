@@ -24,8 +24,8 @@ export async function collect(stream, isLast = () => false) {
 }
 
 export async function until(check, what) {
-  for (const deadline = Date.now() + 10_000; !(await check()); ) {
-    assert.ok(Date.now() < deadline, `not so within 10 s: ${what}`);
+  for (const deadline = Date.now() + 60_000; !(await check()); ) {
+    assert.ok(Date.now() < deadline, `not so within 60 s: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
