@@ -152,10 +152,20 @@ async def prune_accounts(conn: Conn, *, limit: int, kept_s: float = ACCOUNTS_KEP
 
 
 async def entries(
-    conn: Conn, tenant_id: str, *, after: Mark, until: datetime | None = None, limit: int = 1000
+    conn: Conn,
+    tenant_id: str,
+    *,
+    after: Mark,
+    until: datetime | None = None,
+    limit: int = 1000,
+    all_kinds: bool = False,
 ) -> list[tuple[Mark, bytes]]:
-    """A page of the ledger behind `after`, the oldest first: where each entry is, and the entry as JSON."""
-    rows = await (await conn.execute(_q["entries"], _page(tenant_id, after, until, limit))).fetchall()
+    """A page of the ledger behind `after`, the oldest first: where each entry is, and the entry as JSON.
+
+    `all_kinds`: also notes of alerts and of self-tests, which are not about money.
+    """
+    params = {**_page(tenant_id, after, until, limit), "all": all_kinds}
+    rows = await (await conn.execute(_q["entries"], params)).fetchall()
     return [(Mark(row[0], row[1]), cast("str", row[2]).encode()) for row in rows]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from uuid import uuid4
@@ -17,8 +18,11 @@ from waystation.errors import NotFound
 from waystation.guarding.postgres_ledger import LedgerDesk, PostgresLedger
 from waystation.guarding.recalculation import Repriced, correct, exported, rebuild, reprice
 from waystation_db.pool import Database
+from waystation_guards.budget.budget import Budget
+from waystation_guards.budget.limits import Limit
 from waystation_guards.budget.pricing import Prices, Rates
 from waystation_guards.calls import CallSite
+from waystation_guards.memory.ports import memory_ports
 from waystation_guards.ports import Account, Entry, Hold
 
 pytestmark = pytest.mark.anyio
@@ -143,6 +147,23 @@ async def test_the_whole_ledger_is_exported_in_order(db: Database) -> None:
     assert [one async for page in exported(db, "other") for one in page] == []
 
 
+async def test_what_was_only_told_or_tested_is_exported_when_it_is_asked_for(db: Database) -> None:
+    ledger = PostgresLedger(LedgerDesk(db))
+    ports = replace(memory_ports(), ledger=ledger)
+    limit = Limit(1, unit="model_calls", scope="tenant")
+    assert await Budget(limit).self_test(ports) == []
+    await ledger.settle("t/alert", CallSite(), Entry("correction", detail={"alert": 0.5}))
+    await ledger.settle("c/usd", CallSite(), Entry("correction", cost_nano_usd=5, detail={"by_hand": "c"}))
+    await ledger.settle("m/usd", CallSite(), Entry("model", "m", cost_nano_usd=7))
+    plain = [json.loads(one) async for page in exported(db, "default") for one in page]
+    assert [one["call"] for one in plain] == ["c/usd", "m/usd"]
+    whole = [json.loads(one) async for page in exported(db, "default", all_kinds=True) for one in page]
+    told = [one["detail"] for one in whole if one["call"] not in ("c/usd", "m/usd")]
+    assert {"self_test": True} in told
+    assert {"alert": 0.5} in told
+    assert {one["cost_nano_usd"] for one in whole} == {None, 5, 7}
+
+
 class TestCommandLine:
     @pytest.fixture
     def ledger(self, database_uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
@@ -164,6 +185,8 @@ class TestCommandLine:
         assert self.invoke("export", "-o", "all.jsonl")[0] == 0
         lines = (tmp_path / "all.jsonl").read_text().splitlines()
         assert {json.loads(line)["call"] for line in lines} == {f"{ledger}/users", f"{ledger}/all"}
+        assert self.invoke("export", "--all", "-o", "again.jsonl")[0] == 0
+        assert (tmp_path / "again.jsonl").read_text().splitlines() == lines
         code, output = self.invoke("export", "--until", "2026-01-01")
         assert (code, output) == (0, "")
 

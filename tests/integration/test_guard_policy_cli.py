@@ -46,6 +46,7 @@ def invoke(*arguments: str) -> tuple[int, str]:
 
 
 def test_the_level_is_set_shown_and_given_back_to_the_rules(project: Path) -> None:
+    write(project, {"levels": {}})
     assert invoke("level") == (0, "full\n")
     code, output = invoke("level", "reduced", "--for", "2h", "--reason", "slow")
     assert (code, output.startswith("reduced, by operator until 20")) == (0, True)
@@ -55,6 +56,22 @@ def test_the_level_is_set_shown_and_given_back_to_the_rules(project: Path) -> No
     write(project, {"levels": {"name": "of {tenant}"}})
     assert invoke("level")[0] == 2
     assert invoke("level", "--name", "of acme") == (0, "full\n")
+
+
+def test_a_project_without_levels_is_told_what_is_missing_and_where(project: Path, tmp_path: Path) -> None:
+    write(project, {"budgets": [{"size": 5, "scope": "user"}]})
+    for arguments in (("level",), ("level", "reduced"), ("level", "auto", "-c", str(project / "langgraph.json"))):
+        code, output = invoke(*arguments)
+        assert (code, "langgraph.json has no waystation.guards.levels" in " ".join(output.split())) == (2, True)
+    assert invoke("level", "minimal", "--name", "own")[0] == 0  # of a graph's own code
+    write(project, {"levels": {}})
+    assert invoke("level") == (0, "full\n"), "nothing was set"
+
+
+def test_without_a_project_the_name_that_is_taken_is_said(project: Path) -> None:
+    (project / "langgraph.json").unlink()
+    code, output = invoke("level")
+    assert (code, "No langgraph.json here" in output, output.endswith("full\n")) == (0, True, True)
 
 
 def test_a_run_is_priced_by_a_server(project: Path, database_uri: str) -> None:

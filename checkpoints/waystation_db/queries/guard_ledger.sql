@@ -51,7 +51,8 @@ where a.tenant_id = old.tenant_id and a.account_id = old.account_id and a.held =
 returning a.account_id;
 
 -- name: entries
--- A page of the ledger behind (`after_time`, `after_call`), the oldest first, each as JSON.
+-- A page of the ledger behind (`after_time`, `after_call`), the oldest first, each as JSON. What says that something was
+-- told or tested is no entry about money, and there only with `all`.
 select l.created_at, l.call, json_build_object(
     'call', l.call, 'kind', l.kind, 'thread_id', l.thread_id, 'run_id', l.run_id, 'attempt', l.attempt, 'node', l.node,
     'namespace', l.namespace, 'assistant_id', l.assistant_id, 'graph_id', l.graph_id, 'user', l.user_id, 'key', l.key_id,
@@ -59,6 +60,7 @@ select l.created_at, l.call, json_build_object(
     'price_version', l.price_version, 'spent', l.spent, 'detail', l.detail, 'created_at', waystation_time(l.created_at))::text
 from guard_ledger l
 where l.tenant_id = %(tenant_id)s
+  and (%(all)s or not (l.kind = 'correction' and (l.detail ? 'alert' or l.detail ? 'self_test')))
   and (l.created_at, l.call) > (%(after_time)s::timestamptz, %(after_call)s::text)
   and l.created_at < coalesce(%(until)s::timestamptz, 'infinity')
 order by l.created_at, l.call

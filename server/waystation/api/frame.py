@@ -59,6 +59,7 @@ _PROBES = frozenset({"/ok", "/health", "/ready", "/metrics"})
 """What machines ask every few seconds: no request that anybody wants to see in traces, or in the access log."""
 
 _VARY = [(b"vary", b"Origin")]
+_CLOSE = (b"connection", b"close")
 
 
 _LONGEST_ID = 200
@@ -94,6 +95,7 @@ class Application:
         self.audit: RequestAudit | None = None
         self.tracing: Tracing | None = None
         self.logs_access = False
+        self._draining = False
         self.credentials: tuple[Mapping[str, Any], Sequence[Any]] = ({}, ())
         self.custom: CustomApp | None = None
         self._lifespan = Lifespan(lifespan=self._wrap(lifespan))
@@ -105,7 +107,9 @@ class Application:
         self.table = RouteTable(self.operations)
 
     def start_draining(self) -> None:
-        """Tell readiness probes that the process is about to stop, while it still answers. Safe to repeat."""
+        """Tell readiness probes that the process is about to stop, while it still answers; and with each answer, that
+        its connection ends with it: the client's next request then goes to a process that stays. Safe to repeat."""
+        self._draining = True
         if hasattr(self.state, "streams"):
             self.state.streams.draining = True
 
@@ -182,6 +186,8 @@ class Application:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = [*message["headers"], *extra, *scope.get(LIMITED, ())]
+                if self._draining:
+                    headers.append(_CLOSE)
                 message["headers"] = headers if is_custom else self._located(headers)
                 if self.audit is not None and not is_custom:
                     await self.audit.answering(scope, status)
@@ -190,7 +196,10 @@ class Application:
             await send(message)
 
         if preflight:
-            await self.cors.preflight(Headers(scope=scope))(scope, receive, send)
+            response = self.cors.preflight(Headers(scope=scope))
+            if self._draining:
+                response.raw_headers.append(_CLOSE)
+            await response(scope, receive, send)
             return
         try:
             if self.custom is not None and is_custom:

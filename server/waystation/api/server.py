@@ -17,6 +17,8 @@ from waystation.api.open_files import raise_limit
 UNREAD_MS = 60_000
 """After this the kernel ends a connection whose peer takes nothing of what was sent."""
 
+_LOOK_S = 0.02
+
 log = logging.getLogger(__name__)
 
 
@@ -63,6 +65,14 @@ class ApiServer(uvicorn.Server):
     def stop(self) -> None:
         """Finish what is being answered, then return from `serve()`."""
         self.should_exit = True
+
+    async def let_go(self, *, at_most_s: float) -> None:
+        """Wait until no client holds a connection any more, or so long. Clients whose next answer tells them to close
+        it go elsewhere then; a connection that is closed while a request is on its way costs its client a retry."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                while self.server_state.connections:  # noqa: ASYNC110  # uvicorn tells nobody
+                    await asyncio.sleep(_LOOK_S)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         raise_limit()

@@ -27,7 +27,7 @@ def run(config: Path | None, *, wanted: str | None, name: str | None, for_: str 
     """Show the level, after setting it or taking it back.
 
     Raises:
-        UsageError: no such level or time. ConfigError: no DATABASE_URI.
+        UsageError: no such level or time, or the project has no levels. ConfigError: no DATABASE_URI.
     """
     if wanted is not None and wanted not in (*LEVELS, AUTO):
         raise UsageError(f"{wanted!r} is no level: expected {', '.join(LEVELS)} or {AUTO}")
@@ -60,11 +60,25 @@ async def _apply(
 
 
 def _name(config: Path | None) -> str:
-    """The project's name for levels, where it is everybody's."""
+    """The project's name for levels, where it is everybody's.
+
+    Raises:
+        UsageError: no server of the project would heed a level, or the name is not one alone.
+    """
     if config is None and not (Path.cwd() / CONFIG_NAME).is_file():
+        say(
+            f"No {CONFIG_NAME} here: the levels are those named {DEFAULT!r}, where a server's policy has them.",
+            err=True,
+        )
         return DEFAULT
     keys = configure(config, root=Path.cwd())[1].guards
-    found = DEFAULT if keys is None or keys.levels is None else keys.levels.name
+    if keys is None or keys.levels is None:
+        raise UsageError(
+            f"{config or CONFIG_NAME} has no waystation.guards.levels: no server of this project asks for a level, and "
+            'setting one would change nothing. "levels": {} in its waystation.guards is enough; levels that a graph '
+            "has in its own code are meant with --name"
+        )
+    found = keys.levels.name
     if "{" in found:
         raise UsageError(f"the project's levels are those of {found!r}: say whose with --name")
     return found

@@ -26,9 +26,15 @@ from waystation_guards.budget.pricing import NANO, Prices, rounded
 
 
 def export_all(
-    config: Path | None, *, tenant: str, since: datetime | None, until: datetime | None, output: Path | None
+    config: Path | None,
+    *,
+    tenant: str,
+    since: datetime | None,
+    until: datetime | None,
+    output: Path | None,
+    all_kinds: bool = False,
 ) -> None:
-    """Write a tenant's entries as lines of JSON.
+    """Write a tenant's entries as lines of JSON. `all_kinds`: also notes of alerts and self-tests.
 
     Raises:
         ConfigError: no DATABASE_URI. UsageError: the file cannot be written. DatabaseUnavailable: no Postgres.
@@ -37,7 +43,7 @@ def export_all(
     async def write(to: BinaryIO) -> int:
         count = 0
         async with _database(config) as db:
-            async for page in exported(db, tenant, since=_utc(since), until=_utc(until)):
+            async for page in exported(db, tenant, since=_utc(since), until=_utc(until), all_kinds=all_kinds):
                 to.write(b"".join(entry + b"\n" for entry in page))
                 count += len(page)
         to.flush()

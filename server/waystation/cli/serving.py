@@ -40,6 +40,8 @@ from waystation.process import Process, database_uri, log_kind, open_process
 _CLOSING_S = 10.0
 """How long connections and threads may take to close, after everything that matters is written down."""
 _HURRY_S = 2.0
+_LINGER_S = 1.0
+"""For so long a process that is done answers clients that still hold connections, so that they leave them."""
 _PARENT_S = 1.0
 
 log = logging.getLogger(__name__)
@@ -231,6 +233,8 @@ async def _stop_when_asked(
     await shutdown.asked.wait()
     app.start_draining()
     await _drain_when_asked(serving, process, shutdown)
+    if serving.api and not serving.supervised:  # who supervises has the socket, and the next process
+        await server.let_go(at_most_s=_LINGER_S)
     server.stop()
 
 

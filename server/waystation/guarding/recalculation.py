@@ -103,13 +103,21 @@ async def correct(db: Database, tenant: str, call_id: str, *, nano_usd: int, rea
 
 
 async def exported(
-    db: Database, tenant: str, *, since: datetime | None = None, until: datetime | None = None
+    db: Database,
+    tenant: str,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    all_kinds: bool = False,
 ) -> AsyncGenerator[list[bytes]]:
-    """The ledger of a tenant, the oldest entry first, page by page; each entry is JSON."""
+    """The ledger of a tenant, the oldest entry first, page by page; each entry is JSON.
+
+    `all_kinds`: also notes of alerts and of self-tests, which are not about money.
+    """
     mark = Mark() if since is None else Mark(since)
     while True:
         async with db.connection() as conn:
-            page = await guard_ledger.entries(conn, tenant, after=mark, until=until, limit=_PAGE)
+            page = await guard_ledger.entries(conn, tenant, after=mark, until=until, limit=_PAGE, all_kinds=all_kinds)
         if not page:
             return
         yield [entry for _, entry in page]
