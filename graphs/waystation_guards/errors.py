@@ -13,6 +13,7 @@ GuardError                      a guard stopped something; `retry_after_s` where
 ├── LimitPassed                 too many steps, too much fan-out, too large an input or output
 ├── OutputInvalid               a model's answer does not have the form that is needed, also after retries
 ├── InMaintenance               the service's level lets nothing through
+├── InMinimal                   the service's level calls no model, and nothing else can answer this call
 ├── Killed                      the operator stopped everything of this tenant, key, assistant or graph
 └── GuardUnavailable            a guard's store is away, and the guard fails closed
 
@@ -128,6 +129,12 @@ class InMaintenance(GuardError):
     """The degradation level is `maintenance`."""
 
     code = "maintenance"
+
+
+class InMinimal(GuardError):
+    """The degradation level is `minimal`: no model is called, and what this call asks for only a model can give."""
+
+    code = "minimal"
 
 
 class Killed(GuardError):

@@ -4,7 +4,8 @@
     with layered(Layer(...)): …      all chat models that are called in this context, in its tasks and their threads
 
     model.ainvoke ─▶ a layer here? ─ no ─▶ as ever
-                       └ yes ─▶ failover ─▶ cache ─▶ the model          BudgetDegrades, `reduced` ─▶ a cheaper model
+                       ├ yes ─▶ failover ─▶ cache ─▶ the model          BudgetDegrades, `reduced` ─▶ a cheaper model
+                       └ at the level `minimal` ─▶ what is known, and no model
 
 It stands on the four public calls of `BaseChatModel` (`invoke`, `ainvoke`, `stream`, `astream`) and nothing below them,
 so that bound tools, structured output, batches and agents go through it. Models that only pass calls on
@@ -20,11 +21,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import wraps
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from waystation_guards.budget.degrading import CheaperModel
@@ -37,13 +38,16 @@ from waystation_guards.failover.hedging import Latencies
 from waystation_guards.failover.model import FailoverModel
 from waystation_guards.failover.policy import FailoverPolicy
 from waystation_guards.failover.targets import Target
+from waystation_guards.levels.answering import AnsweringModel, Known
+from waystation_guards.levels.levels import Level
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 AnyRunnable = Runnable[Any, Any]
 
-_LAYER: ContextVar[Layer | None] = ContextVar("waystation_guards_layer", default=None)
+_LAYER: ContextVar[Layer | Literal["inside"] | None] = ContextVar("waystation_guards_layer", default=None)
+"""`inside`: what a layer made makes calls, which go by no layer again."""
 _ORIGINAL: dict[str, Callable[..., Any]] = {}
 _UNIVERSAL: Final = frozenset(("stop", "max_tokens", "temperature"))
 """Arguments of a call that every provider's model takes in the same form."""
@@ -64,20 +68,34 @@ class Failover:
 @dataclass(frozen=True, slots=True)
 class Layer:
     """What is done about the calls of chat models. `cheaper`: by pattern of a model's name, the one that is called
-    where a budget degrades, or while `reduced` says so. `max_tokens`: the most that one answer may have."""
+    where a budget degrades, or while `reduced` says so. `max_tokens`: the most that one answer may have. `known`: where
+    levels are told, and what is answered at `minimal`, where no model is called."""
 
     cache: ResponseCache | None = None
     failover: Failover | None = None
     cheaper: Mapping[str, BaseChatModel] = field(default_factory=dict[str, BaseChatModel])
     max_tokens: int | None = None
     reduced: Callable[[], bool] = lambda: False
+    known: Known | None = None
 
-    def courses(self, model: BaseChatModel, given: Mapping[str, Any]) -> list[tuple[AnyRunnable, dict[str, Any]]]:
+    async def level(self, config: RunnableConfig | None) -> Level:
+        """The level of whoever calls; full where nobody tells any."""
+        return "full" if self.known is None else await self.known.level(config)
+
+    def level_in_thread(self, config: RunnableConfig | None) -> Level:
+        """As `level`, for calls that block."""
+        return "full" if self.known is None else self.known.level_in_thread(config)
+
+    def courses(
+        self, model: BaseChatModel, given: Mapping[str, Any], level: Level
+    ) -> list[tuple[AnyRunnable, dict[str, Any]]]:
         """What to call, with which arguments: the model, or what is around it; then a cheaper one."""
         kwargs = dict(given)
         if self.max_tokens is not None:
             asked = kwargs.get("max_tokens") or _asked_tokens(model)
             kwargs["max_tokens"] = min(asked, self.max_tokens) if asked else self.max_tokens
+        if self.known is not None and level == "minimal":
+            return [(AnsweringModel(inner=model, source=self.known, kept=self.cache), kwargs)]
         cheaper = find(self.cheaper, model)
         first = self._around(model, kwargs)
         if cheaper is None:
@@ -110,8 +128,13 @@ def install() -> None:
         setattr(BaseChatModel, name, wraps(original)(made))
 
 
+def went_through() -> bool:
+    """Whether the call that is made now is a layer's, which has looked at the level before."""
+    return _LAYER.get() == "inside"
+
+
 @contextmanager
-def layered(layer: Layer | None) -> Generator[None]:
+def layered(layer: Layer | Literal["inside"] | None) -> Generator[None]:
     """Put a layer over all calls in this context; None takes it away."""
     before = _LAYER.get()
     _LAYER.set(layer)
@@ -135,15 +158,18 @@ def find(by_pattern: Mapping[str, T], model: BaseChatModel) -> T | None:
 
 def _of(model: BaseChatModel) -> Layer | None:
     layer = _LAYER.get()
-    return None if layer is None or cast("Any", model)._llm_type.startswith(WRAPPER) else layer
+    if layer is None or layer == "inside" or cast("Any", model)._llm_type.startswith(WRAPPER):
+        return None
+    return layer
 
 
 def _invoke(self: Any, input: Any, config: Any = None, *, stop: Any = None, **kwargs: Any) -> AIMessage:
     layer = _of(self)
     if layer is None:
         return _ORIGINAL["invoke"](self, input, config, stop=stop, **kwargs)
-    with layered(None):  # what is inside of what a layer made goes by no layer
-        courses = layer.courses(self, kwargs)
+    level = layer.level_in_thread(config)
+    with layered("inside"):
+        courses = layer.courses(self, kwargs, level)
         for number, (made, given) in enumerate(courses, 1):
             try:
                 return made.invoke(input, config, **_with_stop(given, stop))
@@ -157,8 +183,9 @@ async def _ainvoke(self: Any, input: Any, config: Any = None, *, stop: Any = Non
     layer = _of(self)
     if layer is None:
         return await _ORIGINAL["ainvoke"](self, input, config, stop=stop, **kwargs)
-    with layered(None):
-        courses = layer.courses(self, kwargs)
+    level = await layer.level(config)
+    with layered("inside"):
+        courses = layer.courses(self, kwargs, level)
         for number, (made, given) in enumerate(courses, 1):
             try:
                 return await made.ainvoke(input, config, **_with_stop(given, stop))
@@ -173,13 +200,17 @@ def _stream(self: Any, input: Any, config: Any = None, *, stop: Any = None, **kw
     if layer is None:
         yield from _ORIGINAL["stream"](self, input, config, stop=stop, **kwargs)
         return
-    with layered(None):
-        courses = layer.courses(self, kwargs)
+    level = layer.level_in_thread(config)
+    with layered("inside"):
+        courses = layer.courses(self, kwargs, level)
     for number, (made, given) in enumerate(courses, 1):
         began = False
         try:
             # A generator runs in the context of whoever asks for its next part: between them the layer is there.
-            with layered(None), closing(cast("Any", made.stream(input, config, **_with_stop(given, stop)))) as chunks:
+            with (
+                layered("inside"),
+                closing(cast("Any", made.stream(input, config, **_with_stop(given, stop)))) as chunks,
+            ):
                 chunk = next(chunks, None)
                 while chunk is not None:
                     began = True
@@ -201,13 +232,14 @@ async def _astream(
             async for chunk in chunks:
                 yield chunk
         return
-    with layered(None):
-        courses = layer.courses(self, kwargs)
+    level = await layer.level(config)
+    with layered("inside"):
+        courses = layer.courses(self, kwargs, level)
     for number, (made, given) in enumerate(courses, 1):
         began = False
         try:
             stream: Any = made.astream(input, config, **_with_stop(given, stop))
-            with layered(None):
+            with layered("inside"):
                 async with aclosing(stream) as chunks:
                     chunk = await anext(chunks, None)
                     while chunk is not None:

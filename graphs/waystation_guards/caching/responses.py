@@ -124,6 +124,24 @@ class ResponseCache:
             self._away(asked, error)
             return self._alone(asked)
 
+    async def known(self, asked: Asked) -> AIMessage | None:
+        """What is kept, also where it is stale; None if nothing is. For callers that can make no call: nobody is
+        waited for, and nobody asks anew. Never raises for the cache's own trouble."""
+        if asked.why_not is not None:
+            self._tell("skipped", asked, why=asked.why_not)
+            return None
+        if monotonic() < self._away_until:
+            return None
+        try:
+            answer, fresh = await self._look(asked)
+            if answer is not None:
+                return (await self._hit(asked, answer, "hit" if fresh else "stale", "exact")).message
+            near = await self._near(asked)
+            return None if near is None else (await self._hit(asked, near[0], "hit", "semantic", score=near[1])).message
+        except Exception as error:  # as in `begin`
+            self._away(asked, error)
+            return None
+
     async def keep(self, asked: Asked, message: AIMessage) -> None:
         """Keep an answer if it is worth it. Never raises for the cache's own trouble."""
         if asked.why_not is not None or monotonic() < self._away_until:
@@ -219,7 +237,7 @@ class ResponseCache:
             async with asyncio.timeout(self.semantic.within_s):
                 until = await asked.ports.ledger.now() + timedelta(seconds=ttl_s)
                 await self.semantic.keep(
-                    asked.question, asked.site, asked.store, data, scope=self.rules.scope, until=until
+                    asked.question, asked.site, asked.store, data, scope=self.rules.scope, until=until, ttl_s=ttl_s
                 )
         except Exception as error:  # as in `_near`
             log.warning("the store of a semantic cache does not answer", exc_info=error)

@@ -77,7 +77,7 @@ class SemanticCache:
         if not isinstance(store, BaseStore) or text is None:
             return None
         where = _namespace(question, site, scope)
-        for item in await store.asearch(where, query=text, limit=self.candidates):
+        for item in await store.asearch(where, query=text, limit=self.candidates, refresh_ttl=False):
             # A store without an index gives items without a score: nothing is known of their likeness.
             if item.score is None or item.score < self.threshold or not _is_alive(item.value, now):
                 continue
@@ -86,14 +86,24 @@ class SemanticCache:
         return None
 
     async def keep(
-        self, question: Question, site: CallSite, store: Any, data: bytes, *, scope: CacheScope, until: datetime
+        self,
+        question: Question,
+        site: CallSite,
+        store: Any,
+        data: bytes,
+        *,
+        scope: CacheScope,
+        until: datetime,
+        ttl_s: float,
     ) -> None:
-        """Keep an answer under its question. Nothing is done without a store."""
+        """Keep an answer under its question, `ttl_s` seconds long in stores that forget. Nothing is done without a
+        store."""
         store, text = self.store or store, asked_in_words(question)
         if not isinstance(store, BaseStore) or text is None:
             return
         value = {"text": text, "answer": b64encode(data).decode(), "until": until.isoformat()}
-        await store.aput(_namespace(question, site, scope), digest_of(text), value, index=["text"])
+        lives: dict[str, Any] = {"ttl": ttl_s / 60} if store.supports_ttl else {}
+        await store.aput(_namespace(question, site, scope), digest_of(text), value, index=["text"], **lives)
 
 
 def asked_in_words(question: Question) -> str | None:

@@ -2,6 +2,7 @@
 
     search = cached_tool(search, ToolRule(ttl_s=600))                       for any graph, node or agent
     ToolCacheMiddleware({"search": ToolRule(ttl_s=600, fold=("query",))})   for `create_agent`, tool by tool
+    with remembered(ToolCache({"search_*": ToolRule()})): …                 for graphs that nobody edited (`tool_layer`)
 
 A tool is cached only where somebody says so: it must have no effect but its result. Errors, commands and what is no
 JSON are not kept. A hit makes no call: nobody is told that a tool ran, and no budget of tool calls is used.
@@ -16,6 +17,7 @@ import random
 import types
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from time import monotonic
 from typing import Any, Final, Literal, TypeVar, cast, get_args
 
@@ -65,7 +67,11 @@ class ToolRule:
     def __post_init__(self) -> None:
         if self.scope not in get_args(ToolScope):
             raise ValueError(f"scope of a tool's cache is {self.scope!r}; expected is one of {get_args(ToolScope)}")
-        check_positive("tool's cache", ttl_s=self.ttl_s, lock_s=self.lock_s, store_s=self.store_s)
+        check_positive(
+            "tool's cache", ttl_s=self.ttl_s, lock_s=self.lock_s, store_s=self.store_s, max_bytes=self.max_bytes
+        )
+        if not 0 <= self.wait_s < float("inf"):
+            raise ValueError(f"wait_s of a tool's cache is {self.wait_s!r}; expected are seconds, not below zero")
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter of a tool's cache is {self.jitter!r}; expected is a part between 0 and 1")
 
@@ -83,24 +89,40 @@ class ToolUse:
 
 @dataclass(slots=True)
 class ToolCache:
-    """Results of tools by their rules. Tools without one are not cached."""
+    """Results of tools by their rules: by name, or by pattern (`search_*`); the first that fits holds. Tools without
+    one are not cached. `by_graph`: tools of one name in different graphs, or for different assistants, are different
+    tools: for rules of somebody who does not know them all."""
 
     rules: Mapping[str, ToolRule]
     on_event: OnCacheEvent | None = None
+    by_graph: bool = False
     _away_until: float = field(default=0.0)
 
+    def rule_of(self, name: str) -> ToolRule | None:
+        """The rule for a tool."""
+        found = (rule for pattern, rule in self.rules.items() if pattern == name or fnmatchcase(name, pattern))
+        return next(found, None)
+
     def use_of(
-        self, name: str, arguments: Mapping[str, Any], config: RunnableConfig | None, *, bare: bool = False
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        config: RunnableConfig | None,
+        *,
+        bare: bool = False,
+        what: tuple[str, ...] = (),
     ) -> ToolUse | None:
         """The call, if its tool is cached. `arguments`: those that the model gave, none that were injected. `bare`: a
-        call that gives a value and no message."""
-        rule = self.rules.get(name)
+        call that gives a value and no message. `what`: tells apart tools of one name."""
+        rule = self.rule_of(name)
         if rule is None:
             return None
         site = site_of(config)
         owner = {"user": site.user, "thread": site.thread}.get(rule.scope, "-")
+        if self.by_graph:
+            what = (*what, site.graph, "" if rule.scope == "shared" else site.assistant)
         try:
-            digest = digest_of([name, bare, _plain_arguments(arguments, rule), owner])
+            digest = digest_of([name, bare, _plain_arguments(arguments, rule), owner, *what])
         except (TypeError, ValueError):  # what cannot be told apart is not cached
             owner, digest = "", ""
         scope = "shared" if rule.scope == "shared" else "tenant"
@@ -218,13 +240,13 @@ def _use(cache: ToolCache, tool: BaseTool, given: Any, config: RunnableConfig | 
     members = cast("dict[str, Any]", given) if isinstance(given, dict) else {"": given}
     is_call = members.get("type") == "tool_call"
     arguments = cast("dict[str, Any]", members.get("args") or {}) if is_call else members
-    shown = {name: value for name, value in arguments.items() if name not in _injected(tool)}
+    shown = {name: value for name, value in arguments.items() if name not in injected(tool)}
     use = cache.use_of(tool.name, shown, current_config() or config, bare=not is_call)
     assert use is not None, "its own rule is there"
     return use, cast("str | None", members.get("id")) if is_call else None
 
 
-def _injected(tool: BaseTool) -> set[str]:
+def injected(tool: BaseTool) -> set[str]:
     """The arguments that the model knows nothing of."""
     shown: Any = tool.tool_call_schema
     full: Any = tool.get_input_schema()

@@ -227,6 +227,10 @@ class Degradation:
             self._tell(before, standing)
         return standing
 
+    def known(self, site: CallSite) -> LevelStanding:
+        """The level as it was last read, without waiting; full before."""
+        return self._known_of(self.policy.name_for(site)).standing
+
     async def before_model(self, call: ModelCall) -> None:
         """Raises InMaintenance where the level lets nothing through."""
         await self._refuse(call.ports, call.site)

@@ -6,29 +6,32 @@
     }}
 
 What limits adds up: of budgets, rates, permissions, screening and caps all entries hold whose `for` matches. What
-chooses has one answer: of cache, failover and cheaper the most specific entry holds, of equals the first. A key that
-is not known stops the start. The members of the entries are those of the guards' own settings.
+chooses has one answer: of cache, failover and cheaper the most specific entry holds, of equals the first; of
+tool_cache the most specific one that names the tool. A key that is not known stops the start. The members of the
+entries are those of the guards' own settings.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationError, model_validator
 
 from waystation.catalog.keys_form import Text
+from waystation.catalog.keys_guards_caches import CacheKeys, ToolCacheKeys
 from waystation.catalog.keys_guards_for import Entry, place
 from waystation.catalog.keys_guards_own import AlertKeys, KillKeys, MetricsKeys, OwnKeys
 from waystation.catalog.keys_http_limits import HttpLimitKeys
 from waystation.errors import ConfigError
 from waystation_guards.budget.limits import Limit
 from waystation_guards.budget.pricing import Prices
-from waystation_guards.caching.rules import CacheRules
 from waystation_guards.caps.caps import Caps
 from waystation_guards.failover.policy import FailoverPolicy
-from waystation_guards.levels.levels import Level, LevelPolicy, Rule
+from waystation_guards.levels.answers import Faq
+from waystation_guards.levels.levels import LEVELS, Level, LevelPolicy, Rule
 from waystation_guards.permissions.permissions import Permissions, permissions_of
 from waystation_guards.rates.rules import ModelRate
 from waystation_guards.screening.screening import ScreenSettings
@@ -56,9 +59,23 @@ class CheaperKeys(OwnKeys):
     models: Annotated[dict[Text, ModelSpec], Field(min_length=1)]
 
 
+def _faq(value: object) -> str | dict[str, str]:
+    """A file's name, or questions with their answers."""
+    return value if isinstance(value, str) and value else _questions(value)
+
+
+def _questions(value: object) -> dict[str, str]:
+    members = cast("dict[str, str]", value) if isinstance(value, dict) else {}
+    texts: list[object] = [*members, *members.values()]
+    if not texts or not all(isinstance(one, str) and one.strip() for one in texts):
+        raise ValueError("expected is the name of a JSON file, or an object of questions and answers")
+    return members
+
+
 class LevelKeys(OwnKeys):
     """`levels`: when less is offered. Signals are `breakers` (the part of the targets of that name whose breakers are
-    open), `budget` (the part of the run's most used limit that is spent) and `queue_age_s`."""
+    open), `budget` (the part of the run's most used limit that is spent) and `queue_age_s`. `faq`: what is answered at
+    `minimal`, by question, or the name of a JSON file with that; `otherwise`: what is said where it has no answer."""
 
     rules: tuple[Rule, ...] = ()
     name: Text = "default"
@@ -66,6 +83,8 @@ class LevelKeys(OwnKeys):
     check_s: Annotated[float, Field(gt=0, le=600)] = 1.0
     breakers: tuple[Text, ...] = ()
     refuse_at: Level = "maintenance"
+    faq: Annotated[str | dict[str, str] | None, PlainValidator(_faq)] = None
+    otherwise: Text | None = None
 
     @model_validator(mode="after")
     def _known_signals(self) -> LevelKeys:
@@ -75,6 +94,8 @@ class LevelKeys(OwnKeys):
             if rule.signal == "breakers" and not self.breakers:
                 raise ValueError("a rule is about breakers, and breakers names no targets")
         self.policy()
+        if LEVELS.index(self.refuse_at) <= LEVELS.index("minimal") and (self.faq or self.otherwise):
+            raise ValueError(f"nothing is answered at minimal where refuse_at is {self.refuse_at}: expected no faq")
         return self
 
     def policy(self) -> LevelPolicy:
@@ -132,7 +153,8 @@ class GuardKeys(OwnKeys):
     permissions: tuple[Entry[AnyPermissions], ...] = ()
     screening: tuple[Entry[AnyScreening], ...] = ()
     caps: tuple[Entry[Annotated[Caps, AfterValidator(_caps_from_outside)]], ...] = ()
-    cache: tuple[Entry[CacheRules], ...] = ()
+    cache: tuple[Entry[CacheKeys], ...] = ()
+    tool_cache: tuple[Entry[ToolCacheKeys], ...] = ()
     failover: tuple[Entry[FailoverKeys], ...] = ()
     cheaper: tuple[Entry[CheaperKeys], ...] = ()
     levels: LevelKeys | None = None
@@ -153,6 +175,7 @@ def read_guards(given: object, root: Path) -> GuardKeys:
     except ValidationError as error:
         raise ConfigError("\n".join(_complaints(error))) from None
     prices_of(keys, root)
+    faq_of(keys, root)
     return keys
 
 
@@ -164,6 +187,18 @@ def prices_of(keys: GuardKeys, root: Path) -> Prices:
         return Prices.load(root / keys.prices)
     except (OSError, ValueError) as error:
         raise ConfigError(f"waystation.guards.prices is {keys.prices!r}: {error}") from None
+
+
+def faq_of(keys: GuardKeys, root: Path) -> Faq | None:
+    """What is answered at the level `minimal`; None without a list. Raises ConfigError: its file is not there, or holds
+    no such list."""
+    found = None if keys.levels is None else keys.levels.faq
+    if not isinstance(found, str):
+        return None if found is None else Faq(found)
+    try:
+        return Faq(_questions(json.loads((root / found).read_text(encoding="utf-8-sig"))))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"waystation.guards.levels.faq is {found!r}: {error}") from None
 
 
 def _complaints(error: ValidationError) -> Iterator[str]:

@@ -171,8 +171,11 @@ def _guards(keys: ProjectKeys, root: Path) -> GuardKeys | None:
     if keys.waystation.guards is None:
         return None
     from waystation.catalog.keys_guards import read_guards
+    from waystation.catalog.keys_guards_caches import check_semantic
 
-    return read_guards(keys.waystation.guards, root)
+    guards = read_guards(keys.waystation.guards, root)
+    check_semantic(guards.cache, keys.store, keys.waystation.store.vectors)
+    return guards
 
 
 def _check_specs(keys: ProjectKeys, root: Path) -> None:

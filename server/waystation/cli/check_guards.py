@@ -13,7 +13,7 @@ from waystation_db.errors import DatabaseError
 from waystation_db.migrate import pending
 from waystation_db.pool import Database
 
-_LISTS = ("budgets", "rates", "permissions", "screening", "caps", "cache", "failover", "cheaper")
+_LISTS = ("budgets", "rates", "permissions", "screening", "caps", "cache", "tool_cache", "failover", "cheaper")
 
 
 async def check_guards(settings: Settings, project: Project) -> AsyncIterator[Verdict]:

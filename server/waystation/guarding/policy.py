@@ -7,29 +7,34 @@ Guards keep what they know of a process (who waits in which line), so that runs 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from waystation.catalog.keys_guards import GuardKeys, prices_of
+from waystation.catalog.keys_guards import GuardKeys, faq_of, prices_of
 from waystation.catalog.keys_guards_for import Entry
 from waystation.guarding.policy_levels import REDUCED, Levels, open_levels
-from waystation.guarding.policy_models import ModelParts
+from waystation.guarding.policy_models import ModelParts, count_hit
 from waystation.guarding.whose import Whose
 from waystation_db.pool import Database
 from waystation_guards.budget.budget import Budget
 from waystation_guards.budget.limits import Limit
 from waystation_guards.budget.pricing import Prices
+from waystation_guards.caching.tools import ToolCache, ToolRule
 from waystation_guards.calls import CallSite
 from waystation_guards.caps.caps import CapGuard
+from waystation_guards.levels.answering import LIMITED, Known
 from waystation_guards.levels.levels import LevelStanding
-from waystation_guards.model_layer import Layer, install
+from waystation_guards.model_layer import Layer, install, layered
 from waystation_guards.permissions.permissions import ToolGuard
 from waystation_guards.ports import Ports
 from waystation_guards.rates.guard import RateLimit
 from waystation_guards.screening.guard import ScreenGuard
 from waystation_guards.screening.screening import Screening
+from waystation_guards.tool_layer import install as install_for_tools
+from waystation_guards.tool_layer import remembered
 from waystation_guards.watching.watcher import Guard
 
 _REMEMBERED: Final = 10_000
@@ -39,17 +44,26 @@ _REMEMBERED: Final = 10_000
 @dataclass(frozen=True, slots=True)
 class Applied:
     """The guards of some runs, in the order in which they are asked. `budget` is one of them, if there is any. `layer`
-    is for their models, `steps` how many supersteps they may have."""
+    is for their models, `steps` how many supersteps they may have, `results` keeps what their tools said."""
 
     guards: tuple[Guard, ...]
     budget: Budget | None = None
     layer: Layer | None = None
     steps: int | None = None
+    results: ToolCache | None = None
 
     @property
     def ends_runs(self) -> bool:
         """A refusal may end the run with a message instead of an error."""
         return self.budget is not None and self.budget.ends_runs
+
+    @contextmanager
+    def over_calls(self) -> Generator[None]:
+        """Put what answers in the place of models and tools over all calls in this context."""
+        with layered(self.layer), ExitStack() as stack:
+            if self.results is not None:
+                stack.enter_context(remembered(self.results))
+            yield
 
 
 class Policy:
@@ -61,8 +75,11 @@ class Policy:
         self.prices: Prices = prices_of(keys, root)
         self.models = ModelParts(keys, self.prices)
         self.levels: Levels | None = None if keys.levels is None else open_levels(keys.levels, db, self._budget_of_site)
+        self.minimal: Known | None = _minimal(keys, root, self.levels)
         if not self.models.is_empty:
             install()
+        if keys.tool_cache:
+            install_for_tools()
         self._by_run: dict[Whose, Applied] = {}
         self._by_entries: dict[tuple[Any, ...], Applied] = {}
 
@@ -99,6 +116,7 @@ class Policy:
         choosing = (keys.cache, keys.failover, keys.cheaper)
         which = (
             *(tuple(at for at, entry in enumerate(entries) if is_about(entry, whose)) for entries in adding),
+            tuple(most_specific_first(keys.tool_cache, whose)),
             *(most_specific(entries, whose) for entries in choosing),
             None if self.levels is None else self.levels.policy.name_for(_site(whose)),
         )
@@ -123,9 +141,18 @@ class Policy:
             lambda entries: most_specific(entries, whose),
             max_tokens=least(one.output_tokens for one in caps),
             reduced=lambda: self._is_reduced(whose),
+            known=self.minimal,
         )
         asked = tuple(guard for guard in guards if guard is not None)
-        return Applied(asked, budget, layer, least(one.steps for one in caps))
+        return Applied(asked, budget, layer, least(one.steps for one in caps), self._results(whose))
+
+    def _results(self, whose: Whose) -> ToolCache | None:
+        rules: dict[str, ToolRule] = {}
+        for at in most_specific_first(self.keys.tool_cache, whose):
+            entry = self.keys.tool_cache[at].settings
+            for pattern in entry.tools:
+                rules.setdefault(pattern, entry)
+        return ToolCache(rules, count_hit, by_graph=True) if rules else None
 
     def _budget(self, all_limits: Sequence[Limit]) -> Budget | None:
         if not all_limits:
@@ -138,6 +165,12 @@ class Policy:
     def _is_reduced(self, whose: Whose) -> bool:
         """By the last reading: the guard reads before every call."""
         return self.levels is not None and self.levels.known(_site(whose)).level in REDUCED
+
+
+def _minimal(keys: GuardKeys, root: Path, levels: Levels | None) -> Known | None:
+    if keys.levels is None or levels is None or not levels.answers_at_minimal:
+        return None
+    return Known(levels, faq_of(keys, root), keys.levels.otherwise or LIMITED)
 
 
 def _site(whose: Whose) -> CallSite:
@@ -166,8 +199,13 @@ def limits(entries: Iterable[Entry[Limit]]) -> tuple[Limit, ...]:
 
 def most_specific(entries: Sequence[Entry[Any]], whose: Whose) -> int | None:
     """The number of the entry that is most specific for a run, of equals the first; None for none."""
-    found = [(entry.selector.specificity, -at) for at, entry in enumerate(entries) if is_about(entry, whose)]
-    return -max(found)[1] if found else None
+    return next(iter(most_specific_first(entries, whose)), None)
+
+
+def most_specific_first(entries: Sequence[Entry[Any]], whose: Whose) -> list[int]:
+    """The numbers of the entries that are about a run, those first that are most about it, of equals the first."""
+    found = [at for at, entry in enumerate(entries) if is_about(entry, whose)]
+    return sorted(found, key=lambda at: -entries[at].selector.specificity)
 
 
 def is_about(entry: Entry[Any], whose: Whose) -> bool:

@@ -11,34 +11,34 @@ from waystation_db.pool import Database
 from waystation_db.queue import queue_statistics
 from waystation_guards.budget.budget import Budget
 from waystation_guards.calls import CallSite
+from waystation_guards.errors import InMinimal
 from waystation_guards.levels.levels import LEVELS, Degradation, LevelStanding, Signal
 from waystation_guards.levels.signals import breakers_open, budget_spent
+from waystation_guards.model_layer import went_through
 from waystation_guards.ports import Ports
+from waystation_guards.watching.watcher import ModelCall
 
 REDUCED: Final = frozenset(("reduced", "minimal", "maintenance"))
 """Levels from which on the cheaper model answers."""
 
-_REMEMBERED: Final = 10_000
-
 
 class Levels(Degradation):
-    """Levels whose last reading can be asked for without waiting."""
+    """Levels at whose `minimal` no model is called: what can be answered then, the models' layer has answered."""
 
     def __init__(self, keys: LevelKeys, signals: Mapping[str, Signal]) -> None:
         super().__init__(keys.policy(), signals, on_level=_told, refuse_at=keys.refuse_at)
-        self._read_last: dict[str, LevelStanding] = {}
 
-    async def level(self, ports: Ports, site: CallSite) -> LevelStanding:
-        """As `Degradation.level`."""
-        standing = await super().level(ports, site)
-        if len(self._read_last) >= _REMEMBERED:
-            self._read_last.clear()
-        self._read_last[self.policy.name_for(site)] = standing
-        return standing
+    @property
+    def answers_at_minimal(self) -> bool:
+        """Nothing is refused before that level is passed."""
+        return LEVELS.index(self.refuse_at) > LEVELS.index("minimal")
 
-    def known(self, site: CallSite) -> LevelStanding:
-        """The level as it was last read; full before."""
-        return self._read_last.get(self.policy.name_for(site)) or LevelStanding()
+    async def before_model(self, call: ModelCall) -> None:
+        """Raises InMaintenance: the level lets nothing through. InMinimal: it lets no model be called, and this call
+        went by the layer (a model of LangChain's older kind, or one in a thread without a context)."""
+        await super().before_model(call)
+        if not went_through() and (await self.level(call.ports, call.site)).level == "minimal":
+            raise InMinimal("the service is limited and calls no model at present")
 
 
 def open_levels(keys: LevelKeys, db: Database, budget_of: Callable[[CallSite], Budget | None]) -> Levels:

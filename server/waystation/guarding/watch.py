@@ -160,9 +160,8 @@ class Watch:
                 yield graph
                 return
             from waystation_guards.guarded.endings import with_endings
-            from waystation_guards.model_layer import layered
 
-            with layered(self.applied.layer):
+            with self.applied.over_calls():
                 yield with_endings(graph) if self.applied.ends_runs else graph
         finally:
             await self.close()
