@@ -7,6 +7,8 @@ from functools import wraps
 from time import monotonic
 from typing import Final, ParamSpec
 
+import pytest
+
 P = ParamSpec("P")
 
 _TRIES: Final = 10
@@ -23,7 +25,7 @@ def within_its_time(lasts_s: float) -> Callable[[Callable[P, Awaitable[None]]], 
                 began = monotonic()
                 try:
                     return await test(*args, **kwargs)
-                except AssertionError:
+                except (Exception, pytest.fail.Exception):
                     if monotonic() - began <= lasts_s:
                         raise
             return await test(*args, **kwargs)

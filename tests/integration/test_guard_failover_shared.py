@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -25,7 +26,7 @@ from waystation_guards.ports import BreakerRules, Ports
 
 pytestmark = pytest.mark.anyio
 
-RULES = BreakerRules(minimum=8, cooldown_s=0.5, probe_s=5)
+RULES = BreakerRules(minimum=8, window_s=600, cooldown_s=600, probe_s=60)
 ROWS: Any = {"overload": Decision()}
 PROCESSES = 4
 
@@ -54,13 +55,13 @@ async def processes(
 class Service:
     """The same two targets in each process: one whose provider is down until told otherwise, and one that is well."""
 
-    def __init__(self, processes: list[Callable[[str], Ports]]) -> None:
+    def __init__(self, processes: list[Callable[[str], Ports]], *, rules: BreakerRules = RULES) -> None:
         self.name = f"broken-{uuid4()}"
         self.broken = Scripted(scripts=[[Status(503)]])
         self.fine = Scripted(scripts=[["fine"]])
         self.told: list[BreakerChange] = []
         self.processes = processes
-        policy = FailoverPolicy(breaker=RULES, decisions=ROWS)
+        policy = FailoverPolicy(breaker=rules, decisions=ROWS)
         targets = [Target(self.broken, name=self.name), Target(self.fine, name=f"fine-{uuid4()}")]
         self.models = [FailoverModel(targets, policy, on_change=self.told.append) for _ in processes]
 
@@ -84,11 +85,12 @@ async def test_a_target_is_given_up_after_as_many_failures_as_one_process_would_
 
 
 async def test_one_call_of_all_processes_probes_and_closes_it_for_all(processes: Any) -> None:
-    service = Service(processes)
-    for number in range(RULES.minimum):
+    rules = replace(RULES, cooldown_s=0.5)
+    service = Service(processes, rules=rules)
+    for number in range(rules.minimum):
         await service.ask(number)
     service.heals()
-    await asyncio.sleep(RULES.cooldown_s + 0.2)  # the stores' own clocks
+    await asyncio.sleep(rules.cooldown_s + 0.2)  # the stores' own clocks
     asked = len(service.broken.asked)
     answered = Counter(await asyncio.gather(*(service.ask(number) for number in range(5 * PROCESSES))))
     assert answered[service.name] == len(service.broken.asked) - asked

@@ -31,6 +31,14 @@ STREAMS = frozenset(("reads", "streams"))
 Open = Callable[..., Any]
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores that answer late are not away; those that are killed are found out at once."""
+    monkeypatch.setattr("waystation.events.redis_pipe._ANSWER_S", 30.0)
+    monkeypatch.setattr("waystation.guarding.postgres_state.ANSWER_S", 30.0)
+    monkeypatch.setattr("waystation.guarding.http_limit_windows.ANSWER_S", 30.0)
+
+
 @pytest.fixture
 def process(tmp_path: Path, db: Database) -> Open:
     """Opens the limits as a process does."""

@@ -17,6 +17,7 @@ from langgraph.graph import END, START, StateGraph
 from pydantic import BaseModel, Field
 
 from scripted_calls import USAGE, ScriptedModel
+from scripted_targets import until
 from waystation_guards.budget.budget import Budget
 from waystation_guards.budget.limits import Limit
 from waystation_guards.budget.pricing import Prices, Rates
@@ -438,7 +439,7 @@ async def test_a_stream_that_its_reader_left_is_not_kept_and_lets_the_next_one_t
     async with aclosing(cast("Any", world.model.astream("hi"))) as chunks:
         async for _ in chunks:
             break
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await world.ask() == "a b c d"
     assert world.calls == 2
 
@@ -527,7 +528,7 @@ async def test_a_stale_answer_is_given_at_once_and_renewed_by_one(how: str) -> N
     await world.ask(how=how)
     model.go.clear()
     world.now[0] += 50
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         said = await asyncio.gather(*(world.ask(how=how) for _ in range(5)))
     assert said == ["a b c d"] * 5
     assert world.happened[2:] == ["stale"] * 5
@@ -569,7 +570,7 @@ async def test_a_stale_answer_stays_when_it_cannot_be_renewed() -> None:
 @pytest.mark.parametrize("how", HOW)
 async def test_of_many_that_ask_the_same_at_once_one_pays(how: str) -> None:
     world = World(model=ScriptedModel(calls=[], pause_s=0.05))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         said = await asyncio.gather(*(world.ask(how=how) for _ in range(20)))
     assert said == ["a b c d"] * 20
     assert world.calls == 1
@@ -579,7 +580,7 @@ async def test_when_the_one_who_asks_is_cancelled_the_next_one_asks() -> None:
     model = gated()
     world = World(model=model)
     first = asyncio.create_task(world.ask())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await model.asked.wait()
         model.asked.clear()
         second = asyncio.create_task(world.ask())
@@ -607,7 +608,7 @@ async def test_who_has_waited_long_enough_asks_for_itself() -> None:
     model = gated()
     world = World(replace(ANY, wait_s=0), model=model)
     first = asyncio.create_task(world.ask())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await model.asked.wait()
         model.asked.clear()
         second = asyncio.create_task(world.ask())
@@ -630,7 +631,7 @@ async def test_a_lock_is_renewed_while_its_holder_lives() -> None:
 
     world.ports = replace(world.ports, cache=cast("Any", Spied(world.ports.cache, lock=lock)))
     asking = asyncio.create_task(world.ask())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await renewed.wait()
         model.go.set()
         assert await asking == "a b c d"
@@ -647,7 +648,7 @@ async def test_of_those_who_wait_in_a_process_one_asks_the_store() -> None:
 
     world.ports = replace(world.ports, cache=cast("Any", Spied(real, lock=lock)))
     asking = [asyncio.create_task(world.ask()) for _ in range(20)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await model.asked.wait()
         model.go.set()
         assert await asyncio.gather(*asking) == ["a b c d"] * 20
@@ -655,25 +656,26 @@ async def test_of_those_who_wait_in_a_process_one_asks_the_store() -> None:
 
 
 async def test_who_waits_bears_with_a_store_that_is_late_once() -> None:
-    model, late = gated(), [True]
+    model, late, looks = gated(), list[bool](), list[str]()
     world = World(model=model)
     real = world.ports.cache
 
     async def get(key: str) -> bytes | None:
-        if model.asked.is_set() and late.pop() if late else False:
+        looks.append(key)
+        if late:
+            late.pop()
             raise TimeoutError
         return await real.get(key)
 
     asking = asyncio.create_task(world.ask())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await model.asked.wait()
         other = World(model=model)
         other.ports = replace(world.ports, cache=cast("Any", Spied(real, get=get)))
-        late.clear()
         waiting = asyncio.create_task(other.ask())
-        await asyncio.sleep(0.05)
+        await until(lambda: len(looks) > 2)  # it has found nothing, and waits for another's answer
         late.append(True)
-        await asyncio.sleep(0.05)
+        await until(lambda: not late)
         model.go.set()
         assert await asking == await waiting == "a b c d"
     assert (late, world.calls) == ([], 1)
@@ -711,7 +713,7 @@ async def hangs(*_: Any, **__: Any) -> Any:
 async def test_a_cache_in_trouble_is_not_in_the_way(method: str, trouble: Any) -> None:
     world = World(replace(ANY, store_s=0.05))
     world.ports = replace(world.ports, cache=cast("Any", Spied(world.ports.cache, **{method: trouble})))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await world.ask() == "a b c d"
         assert await world.ask("more") == "a b c d"
     assert world.calls == 2

@@ -16,6 +16,7 @@ from langgraph.types import Command, Send
 from pydantic import BaseModel
 
 from scripted_calls import ScriptedModel
+from scripted_targets import until
 from waystation_guards.caps.caps import CapGuard, Caps, capped, capped_sends
 from waystation_guards.caps.schema import CheckedModel, OutputCheck
 from waystation_guards.errors import LimitPassed, OutputInvalid
@@ -113,10 +114,19 @@ async def test_calls_of_a_run_are_counted_and_runs_have_counts_of_their_own() ->
 
 
 async def test_no_more_calls_are_open_at_the_same_moment_and_room_comes_back() -> None:
-    model, guard = ScriptedModel(calls=[], pause_s=0.05), CapGuard(Caps(parallel_calls=3))
+    class Gated(ScriptedModel):
+        async def _agenerate(self, *args: Any, **kwargs: Any) -> Any:
+            await go.wait()
+            return await super()._agenerate(*args, **kwargs)
+
+    go = asyncio.Event()
+    model, guard = Gated(calls=[]), CapGuard(Caps(parallel_calls=3))
 
     async def node(state: MessagesState) -> Any:
-        outcomes = await asyncio.gather(*(model.ainvoke("hi") for _ in range(8)), return_exceptions=True)
+        asked = [asyncio.create_task(model.ainvoke("hi")) for _ in range(8)]
+        await until(lambda: sum(one.done() for one in asked) >= 5)
+        go.set()
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
         assert sum(isinstance(one, LimitPassed) for one in outcomes) == 5
         await asyncio.gather(*(model.ainvoke("hi") for _ in range(3)))
         return {}

@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
+from haste import within_its_time
 from scripted_targets import Scripted, Status, until
 from waystation_guards.budget.budget import Budget
 from waystation_guards.budget.limits import Limit
@@ -205,9 +206,10 @@ async def test_each_try_is_settled_on_its_own_and_the_answer_once(how: str, port
 
 
 @pytest.mark.parametrize("how", ["ainvoke", "astream"])
+@within_its_time(0.3)
 async def test_a_target_that_says_nothing_is_left_in_time(how: str) -> None:
     first, second = scripted([asyncio.Event()]), good()
-    patience = Patience(first_s=0.05, whole_s=0.05)
+    patience = Patience(first_s=0.2, whole_s=0.2)
     model = FailoverModel([first, second], policy(patience=patience, decisions={"timeout": Decision()}))
     answer = await ask(model, how)
     assert answer.text == "fine"
@@ -216,10 +218,11 @@ async def test_a_target_that_says_nothing_is_left_in_time(how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["invoke", "stream"])
+@within_its_time(0.3)
 async def test_a_target_that_blocks_is_left_in_time_too(how: str) -> None:
     go = threading.Event()
     first, second = scripted([go, "too late"]), good()
-    patience = Patience(first_s=0.05, whole_s=0.05)
+    patience = Patience(first_s=0.2, whole_s=0.2)
     try:
         answer = await ask(FailoverModel([first, second], policy(patience=patience)), how)
     finally:

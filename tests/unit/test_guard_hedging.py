@@ -17,12 +17,14 @@ class Runner:
     """Answers when it is told to."""
 
     def __init__(self) -> None:
+        self.began = asyncio.Event()
         self.go = asyncio.Event()
         self.error: BaseException | None = None
         self.closed = 0
         self.cancelled = False
 
     async def first(self) -> float:
+        self.began.set()
         try:
             await self.go.wait()
         except asyncio.CancelledError:
@@ -79,7 +81,7 @@ async def test_the_second_wins_and_the_first_is_cancelled_and_closed() -> None:
 async def test_where_there_is_no_second_the_first_is_waited_for() -> None:
     one = Runner()
     task = start(one, None, [])
-    await asyncio.sleep(0.01)
+    await one.began.wait()
     one.says()
     assert await task == (one, 1.0)
 
@@ -105,7 +107,8 @@ async def test_two_failures_lose_the_race() -> None:
 async def test_cancelling_the_race_ends_both() -> None:
     one, two = Runner(), Runner()
     task = start(one, two, [])
-    await asyncio.sleep(0.01)
+    await one.began.wait()
+    await two.began.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

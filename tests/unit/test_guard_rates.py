@@ -16,6 +16,7 @@ from langchain_core.runnables import RunnableConfig
 from pydantic import Field
 
 from scripted_calls import ScriptedModel
+from scripted_targets import until
 from virtual_time import VirtualTime
 from waystation_guards.calls import CallSite
 from waystation_guards.deadlines import within
@@ -379,11 +380,20 @@ def test_calls_in_many_threads_never_pass_the_number_of_places() -> None:
 
 
 async def test_a_place_is_renewed_while_its_call_lasts_and_free_after_a_crash() -> None:
-    state = MemoryState()
+    now, renewed = [1000.0], list[str]()
+
+    class Renewed(MemoryState):
+        async def enter(self, name: str, *, limit: int, holder: str, ttl_s: float) -> bool:
+            renewed.append(holder)
+            return await super().enter(name, limit=limit, holder=holder, ttl_s=ttl_s)
+
+    state = Renewed(lambda: now[0])
     places = Places(renew_s=0.02, ttl_s=0.2)
     assert await places.enter(state, "p", limit=1, holder="a")
     for _ in range(20):  # longer than the place would last unrenewed
-        await asyncio.sleep(0.02)
+        times = renewed.count("a")
+        await until(lambda times=times: renewed.count("a") > times)
+        now[0] += 0.15
         assert not await state.enter("p", limit=1, holder="b", ttl_s=1)
     await places.leave(state, "p", holder="a")
     assert await state.enter("p", limit=1, holder="b", ttl_s=0.01)
