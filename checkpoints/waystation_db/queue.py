@@ -11,6 +11,7 @@ from waystation_db.sql import load
 
 _STATISTICS = load("queue")["statistics"]
 _BY_PRIORITY = load("queue")["by_priority"]
+_UNATTENDED = load("queue")["unattended"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,25 @@ class PriorityStatistics:
     priority: int
     pending: int
     oldest_wait_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unattended:
+    """What no worker took up in time, over all tenants: `pending` runs that are due and unblocked (`oldest_wait_s`: the
+    longest wait of one, None where none is due), `lost` runs whose worker is gone, `crons` that are due. `executing`:
+    runs that a worker holds."""
+
+    pending: int
+    oldest_wait_s: float | None
+    lost: int
+    crons: int
+    executing: int
+
+
+async def queue_unattended(conn: AsyncConnection[Any], *, grace_s: float) -> Unattended:
+    """Look for what living workers would have taken up within `grace_s` seconds."""
+    row = await (await conn.execute(_UNATTENDED, {"grace_s": grace_s})).fetchone()
+    return Unattended(*row) if row else Unattended(0, None, 0, 0, 0)
 
 
 async def queue_priorities(conn: AsyncConnection[Any]) -> list[PriorityStatistics]:

@@ -115,6 +115,47 @@ def test_connections_of_a_fleet_are_held_against_postgres(
     assert level_of(lines, "a pooler stands before Postgres") == "ok"
 
 
+RUN = """
+with thread as (insert into thread (tenant_id, thread_id) values ('default', gen_random_uuid()) returning thread_id)
+insert into run (tenant_id, thread_id, run_id, assistant_id, graph_id, kwargs, status, created_at, run_after, {columns})
+select 'default', thread_id, gen_random_uuid(), gen_random_uuid(), 'steps', '{{}}', {values} from thread
+"""
+
+
+def test_runs_and_crons_that_no_worker_takes_are_told(project: Project, database_uri: str) -> None:
+    def said() -> str:
+        (line,) = [line for line in doctor("--production")[1] if "wait for one" in line or "waits for" in line]
+        return line
+
+    def insert(columns: str, values: str) -> None:
+        with psycopg.connect(database_uri, autocommit=True) as conn:
+            conn.execute(RUN.format(columns=columns, values=values).encode())
+
+    assert said().startswith("ok")
+    ago = "now() - interval '5 minutes'"
+    insert("priority", "'pending', now(), now(), 0")  # a moment ago
+    insert("priority", f"'pending', {ago}, now() + interval '1 day', 0")  # due tomorrow
+    assert said().startswith("ok")
+    insert("priority", f"'pending', {ago}, {ago}, 0")
+    assert said().startswith("warn  no worker is alive: 1 due runs (the oldest for 30")
+    insert("lease_expires_at", f"'running', {ago}, {ago}, {ago}")
+    with psycopg.connect(database_uri, autocommit=True) as conn:
+        conn.execute(
+            "insert into cron (cron_id, assistant_id, on_run_completed, schedule, payload, next_run_at) values "
+            "(gen_random_uuid(), gen_random_uuid(), 'keep', '* * * * *', '{}', now() - interval '5 minutes')"
+        )
+    assert "1 runs of workers that are gone, 1 due crons wait for one" in said()
+    insert("lease_expires_at", f"'running', {ago}, {ago}, now() + interval '1 hour'")
+    assert "workers do not keep up (1 run(s) are executed): 1 due runs" in "\n".join(doctor("--production")[1])
+
+
+def test_before_there_is_a_schema_nobody_is_told_of_workers(
+    project: Project, empty_database_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URI", empty_database_uri)
+    assert not [line for line in doctor("--production")[1] if "wait for" in line or "for a worker" in line]
+
+
 def test_more_runs_than_their_pool_can_serve_are_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("N_JOBS_PER_WORKER", "100")
     result = CliRunner().invoke(app, ["doctor", "--production"])

@@ -34,6 +34,7 @@ EVERYWHERE = {
     "runs.cancellable_by_status": SEARCH,
     "queue.statistics": COUNTS,
     "queue.by_priority": COUNTS,
+    "queue.unattended": COUNTS,
     "threads.search_newest": SEARCH,
     "threads.search_sorted": SEARCH,
     "threads.count_threads": SEARCH,

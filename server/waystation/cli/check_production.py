@@ -15,9 +15,12 @@ from waystation.config import Settings
 from waystation.errors import ConfigError
 from waystation.services.gates import own_auth
 from waystation_db.pool import normalize_conninfo
+from waystation_db.queue import Unattended, queue_unattended
 from waystation_db.server_facts import ServerFacts, server_facts
 
 _ANSWER_S = 5
+_UNATTENDED_S = 60.0
+"""What waits for so long, no living worker has taken up: they look every few seconds."""
 _SKEW = timedelta(seconds=5)
 _RUNS_PER_CONNECTION = 4
 _LISTENS_RENEWS_AND_SPARE = 4
@@ -142,9 +145,12 @@ async def _postgres(settings: Settings, uri: str, fleet: Fleet) -> AsyncIterator
         before = datetime.now(UTC)
         facts = await server_facts(conn)
         after = datetime.now(UTC)
+        waiting = await _unattended(conn)
         is_open = conn.info.host and not conn.info.host.startswith("/") and not conn.pgconn.ssl_in_use
     yield _connections(settings, facts, fleet)
     yield check_clock(facts.now, before, after)
+    if waiting is not None:
+        yield check_workers(waiting)
     if facts.off:
         yield warn(
             f"Postgres has {', '.join(facts.off)} off: a crash of its machine loses what was acknowledged",
@@ -169,6 +175,35 @@ def _connections(settings: Settings, facts: ServerFacts, fleet: Fleet) -> Verdic
             f"{max(2, (facts.connections // fleet.processes - _LISTENS_RENEWS_AND_SPARE) // 2)}",
         )
     return ok(f"{said}; Postgres has {facts.connections}")
+
+
+async def _unattended(conn: psycopg.AsyncConnection) -> Unattended | None:
+    """What waits; None before the schema is there, which has a line of its own."""
+    try:
+        return await queue_unattended(conn, grace_s=_UNATTENDED_S)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+        return None
+
+
+def check_workers(found: Unattended) -> Verdict:
+    """Whether somebody does what only workers do: execute runs, put back those of dead workers, fire crons."""
+    kinds = (
+        (found.pending, f"due runs (the oldest for {found.oldest_wait_s or 0:.0f} s)"),
+        (found.lost, "runs of workers that are gone"),
+        (found.crons, "due crons"),
+    )
+    waiting = ", ".join(f"{count} {what}" for count, what in kinds if count)
+    if not waiting:
+        return ok(f"nothing waits for a worker; {found.executing} run(s) are executed")
+    if found.executing:  # under a lease that somebody renews
+        return warn(
+            f"workers do not keep up ({found.executing} run(s) are executed): {waiting} wait for them",
+            "more workers, or more N_JOBS_PER_WORKER; docs/operations/runbooks/stuck-queue.md",
+        )
+    return warn(
+        f"no worker is alive: {waiting} wait for one",
+        "`waystation worker`, or `serve --with-worker`; docs/operations/runbooks/worker-fleet.md",
+    )
 
 
 def check_clock(theirs: datetime, before: datetime, after: datetime) -> Verdict:
