@@ -29,7 +29,7 @@ from waystation_guards.calls import PORTS_KEY
 async def ask(task: dict[str, Any]) -> dict[str, Any]:
     """Ask as often as the task says; the answers and what the cache did."""
     events: list[str] = []
-    rules = CacheRules(lock_s=task.get("lock_s", 20.0), wait_s=task.get("wait_s", 30.0), store_s=5.0)
+    rules = CacheRules(lock_s=task.get("lock_s", 20.0), wait_s=task.get("wait_s", 30.0), store_s=30.0)
     answers = ResponseCache(rules, on_event=lambda event: events.append(event.happened))
     key: Any = "k"
     inner = ChatOpenAI(model="m", temperature=0, api_key=key, base_url=task["base_url"], max_retries=0)

@@ -94,7 +94,7 @@ async def test_code_that_blocks_asks_the_caches_home(provider: FaultServer, redi
     """Sync nodes run in threads; the cache's connections live on the loop."""
     key: Any = "k"
     events = list[str]()
-    answers = ResponseCache(CacheRules(store_s=5.0), on_event=lambda event: events.append(event.happened))
+    answers = ResponseCache(CacheRules(store_s=30.0), on_event=lambda event: events.append(event.happened))
     inner = ChatOpenAI(model="m", temperature=0, api_key=key, base_url=provider.openai, max_retries=0)
     model = CachedModel(inner=inner, answers=answers)
 
@@ -103,7 +103,7 @@ async def test_code_that_blocks_asks_the_caches_home(provider: FaultServer, redi
 
     builder: Any = StateGraph(State)
     graph = builder.add_node("a", node).add_edge(START, "a").add_edge("a", END).compile()
-    made = guard_stores(db, redis_url)
+    made = guard_stores(db, redis_url, answer_s=20)
     try:
         for _ in range(2):
             ports = made.ports_for("acme")

@@ -7,6 +7,7 @@ from typing import Final
 
 import pytest
 
+from haste import within_its_time
 from integration.provider_calls import CLIENTS, HOWS, KEY, QUICK, How, Outcome, matrix
 from providers import FAULTS, FaultServer, Plan
 from waystation_guards.errors import StreamBroken
@@ -103,6 +104,7 @@ async def test_a_fault_in_the_middle_has_its_class_after_what_was_shown(provider
 
 
 @pytest.mark.parametrize("fault", SILENT)
+@within_its_time(6)
 async def test_silence_is_a_timeout_and_tells_where(provider: FaultServer, fault: str) -> None:
     await matrix(provider, "ok")  # all that is slow the first time is not what is waited for
     provider.reset()
