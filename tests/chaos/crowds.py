@@ -106,7 +106,7 @@ class Pulse:
         return sorted(self.took_s)[int(len(self.took_s) * 0.95)]
 
     async def _beat(self) -> None:
-        async with httpx.AsyncClient(base_url=self._node.url, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=self._node.url, timeout=60) as client:
             while True:
                 began = time.perf_counter()
                 answer = await client.get("/ok", params={"check_db": "1"})

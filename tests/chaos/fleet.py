@@ -7,7 +7,6 @@ import atexit
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from ports import free_port
 
 PROJECT = Path(__file__).parent / "project"
 READY_S = 60.0
@@ -31,6 +32,9 @@ QUICK = {
     "WAYSTATION_ABANDON_S": "1",
     "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": "20",
 }
+
+# For tests in which nobody dies: a machine that stalls for seconds takes no lease from a healthy worker.
+PATIENT = {"WAYSTATION_LEASE_S": "30"}
 
 
 class Node:
@@ -167,8 +171,10 @@ class Fleet:
         return self._served(name, "serve", "-c", self._config, port=port)
 
     def worker(self, name: str, **environment: str) -> Node:
-        """A worker; `environment` replaces what the fleet has."""
-        return self.add(Node(self, name, "worker", "-c", self._config, environment=environment))
+        """A worker, which says on its port when it is ready; `environment` replaces what the fleet has."""
+        port = free_port()
+        told = ("worker", "-c", self._config, "--health-host", "127.0.0.1", "--health-port", str(port))
+        return self.add(Node(self, name, *told, port=port, environment=environment))
 
     def workers(self, count: int) -> list[Node]:
         return [self.worker(f"worker-{n}") for n in range(count)]
@@ -226,9 +232,3 @@ def _zygote() -> Zygote:
     zygote = Zygote()
     atexit.register(zygote.end)
     return zygote
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from chaos.fleet import Fleet, Node
 from chaos.statements import Loss, Moment, losing_proxy
+from chaos.witness import Witness
 
 MOMENTS: tuple[Moment, ...] = ("before it is sent", "after it is committed")
 
@@ -29,3 +33,17 @@ async def mortal_worker(stack: AsyncExitStack, fleet: Fleet, name: str, database
 
     uri = await stack.enter_async_context(losing_proxy(database_uri, losses=losses, on_loss=die))
     current.append(fleet.worker(name, DATABASE_URI=uri))
+
+
+async def kill_one_that_works(workers: Sequence[Node], witness: Witness) -> None:
+    """Kill a worker that certainly holds runs at that moment: it is frozen when one looks."""
+    deadline = time.monotonic() + 60
+    while True:
+        for worker in workers:
+            worker.freeze()
+            if await witness.held_by(worker.pid):
+                worker.kill()
+                return
+            worker.thaw()
+        assert time.monotonic() < deadline, "no worker held a run for 60 s"
+        await asyncio.sleep(0.02)

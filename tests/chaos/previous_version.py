@@ -16,7 +16,8 @@ from pathlib import Path
 import httpx
 
 import waystation_db
-from chaos.fleet import PROJECT, Fleet, free_port
+from chaos.fleet import PROJECT, Fleet
+from ports import free_port
 from waystation_db.sql import parse
 
 QUERIES = Path(__file__).parents[1] / "fixtures" / "previous_version" / "queries"
@@ -76,7 +77,7 @@ class Elder:
     async def stop(self) -> int:
         """SIGTERM; the exit code."""
         self.process.terminate()
-        return await asyncio.to_thread(self.process.wait, 30)
+        return await asyncio.to_thread(self.process.wait, 60)
 
     def end(self) -> None:
         self.process.kill()

@@ -28,7 +28,7 @@ class Accepted:
 @asynccontextmanager
 async def client_of(url: str) -> AsyncGenerator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=200)
-    async with httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(120, connect=10), limits=limits) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(120, connect=60), limits=limits) as client:
         yield client
 
 

@@ -6,7 +6,7 @@ The provider is in this process, and knows calls by the id that they have in the
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from waystation.guarding.recalculation import rebuild
 from waystation_db.pool import Database
 
 PROJECT = Path(__file__).parents[1] / "fixtures" / "projects" / "spending"
-BUDGET = 100_000_000
+BUDGET = 120_000_000
 """Nano-dollars, as the amounts below."""
 
 LEAST, MOST = 5, 40
@@ -68,11 +68,11 @@ class Spending:
         """The ledger, which has to agree with its balances."""
         assert await rebuild(self.db, "default", dry_run=True) == [], "balances are not what the entries say"
         costs: Counter[str] = Counter()
-        outcomes: dict[str, str] = {}
+        outcomes: defaultdict[str, set[str]] = defaultdict(set)
         for entry in await entries_of(self.db):
             call = entry["call"].partition("/")[0].partition("#")[0]
             costs[call] += entry["cost_nano_usd"] or 0
-            outcomes[call] = entry["detail"].get("outcome") or outcomes.get(call, "")
+            outcomes[call].add(entry["detail"].get("outcome", ""))
         return Booked(costs, outcomes)
 
     async def account(self) -> tuple[int, int, int]:
@@ -103,14 +103,18 @@ class Spending:
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """What the ledger counts for each call, in nano-dollars, and how the call ended."""
+    """What the ledger counts for each call, in nano-dollars, and what it says of how the call ended."""
 
     costs: Mapping[str, int]
-    outcomes: Mapping[str, str]
+    outcomes: Mapping[str, set[str]]
 
     @property
     def total(self) -> int:
         return sum(self.costs.values())
+
+    def that_are(self, *outcomes: str) -> set[str]:
+        """The calls of which one of these was said at some time."""
+        return {call for call, said in self.outcomes.items() if said & set(outcomes)}
 
 
 @asynccontextmanager
@@ -127,9 +131,7 @@ async def spending(
             redis_url=redis.url if redis else None,
             project=PROJECT,
             imports=("langchain_openai",),
-            PROVIDER_URL=provider.openai,
-            N_JOBS_PER_WORKER="4",
-            **settings,
+            **{"PROVIDER_URL": provider.openai, "N_JOBS_PER_WORKER": "4", **settings},
         ) as fleet:
             witness = await Witness(database_uri, fleet.executions).install()
             api, nodes = fleet.api(), fleet.workers(workers)

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
-from chaos.fleet import free_port
-
 Moment = Literal["before it is sent", "after it is committed"]
 
 _SYNC, _QUERY, _READY = b"S", b"Q", b"Z"
@@ -115,9 +113,9 @@ async def losing_proxy(
 ) -> AsyncGenerator[str]:
     """The address of the same database through a proxy that loses these, and calls `on_loss` at the moment of each."""
     parts = urlsplit(conninfo)
-    port = free_port()
     proxy = Proxy(parse_qs(parts.query)["host"][0], losses, on_loss)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", port, limit=2**26)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, limit=2**26)
+    port = server.sockets[0].getsockname()[1]
     try:
         query = "sslmode=disable&gssencmode=disable"
         yield f"postgresql://postgres@127.0.0.1:{port}{parts.path}?{query}"

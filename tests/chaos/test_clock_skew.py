@@ -19,7 +19,7 @@ async def _turn(fleet: Fleet, name: str, offset_s: int) -> None:
     for node in fleet.nodes:
         if node.name.startswith("worker") and node.is_alive:
             node.terminate()
-            assert await node.ended(within_s=25) == 0, node.log()
+            assert await node.ended(within_s=60) == 0, node.log()
     fleet.worker(name, CHAOS_CLOCK_OFFSET_S=str(offset_s))
 
 
@@ -50,7 +50,7 @@ async def test_a_run_is_handed_from_a_fast_clock_to_a_slow_one(tmp_path: Path, d
         api = await fleet.api().ready()
         async with client_of(api.url) as client:
             fleet.worker("worker-1", CHAOS_CLOCK_OFFSET_S="600")
-            run = await submit(client, "steps", {"steps": 12, "delay_s": 0.2}, durability="sync")
+            run = await submit(client, "steps", {"steps": 12, "delay_s": 0.4}, durability="sync")
             await witness.until_started(3)
             await _turn(fleet, "worker-2", -600)
             await witness.until_started(6)
@@ -58,7 +58,7 @@ async def test_a_run_is_handed_from_a_fast_clock_to_a_slow_one(tmp_path: Path, d
             fleet.worker("worker-3")
             assert (await joined(client, run))["done"] == list(range(1, 13))
             counted = await witness.check([run.run_id])
-            assert counted.repeated_steps <= 1
+            assert counted.repeated_steps <= counted.crashes
             state = (await client.get(f"/threads/{run.thread_id}/state")).json()
             assert state["values"]["done"] == list(range(1, 13))
             assert state["next"] == []

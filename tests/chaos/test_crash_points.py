@@ -19,7 +19,7 @@ from chaos.runs_api import Accepted, client_of, joined, submit
 from chaos.statements import Loss
 from chaos.witness import Witness, say
 
-pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(240)]
 
 STEPS = 3
 STATEMENTS = 10
@@ -44,7 +44,7 @@ async def test_a_worker_may_die_at_any_of_its_statements(tmp_path: Path, databas
                     for nth in range(1, STATEMENTS + 1)
                 ]
             )
-            await witness.until_final([run.run_id for run in runs], within_s=30)
+            await witness.until_final([run.run_id for run in runs], within_s=90)
         counted = await witness.check([run.run_id for run in runs])
         values = await witness.outputs([run.run_id for run in runs])
     deaths = [loss for loss in losses if loss.lost]

@@ -17,7 +17,7 @@ from chaos.runs_api import Accepted, client_of, joined, submit
 from chaos.statements import Loss
 from chaos.witness import Witness, say
 
-pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(240)]
 
 STATEMENTS = 8
 

@@ -32,9 +32,11 @@ from waystation_db.pool import Database
 
 pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(240)]
 
-REST = 16
-# Neighbours die with their worker, more often than an innocent run should. A stall is no death.
-SETTINGS = {"WAYSTATION_MAX_CRASHES": "50", "WAYSTATION_LEASE_S": "3"}
+REST = 20
+SLOTS = 9
+# Neighbours die with their worker, more often than an innocent run should. A stall is no death. The dead keep no more
+# places than there are.
+SETTINGS = {"WAYSTATION_MAX_CRASHES": "50", "WAYSTATION_LEASE_S": "3", "N_JOBS_PER_WORKER": "3"}
 
 
 @pytest.mark.parametrize("with_redis", [True, False], ids=["redis", "postgres"])
@@ -46,7 +48,7 @@ async def test_workers_that_die_within_model_calls_lose_no_money_and_keep_no_pla
         async with orchestrated(load) as dead:
             runs: list[Accepted] = []
             for fate in (NOTHING, HALF, DIES):
-                runs += await asyncio.gather(*[asked(load, f"word {n}") for n in range(4)])
+                runs += await asyncio.gather(*[asked(load, f"word {n}") for n in range(3)])
                 runs.append(await asked(load, fate))
                 deaths = len(dead) + 1
                 await eventually(lambda deaths=deaths: is_reached(dead, deaths), within_s=60)
@@ -123,15 +125,16 @@ async def nothing_is_held(load: Spending) -> None:
 
 def keeps_its_promise(load: Spending, bill: dict[str, int], booked: Booked, dead: set[int]) -> set[str]:
     """The calls that were lost with their process."""
-    lost = {call for call, outcome in booked.outcomes.items() if outcome == "lost"}
+    lost = booked.that_are("lost")
     assert lost, "nobody died within a call"
     assert bill.keys() <= booked.costs.keys(), "a call was paid for, and the ledger does not know of it"
     differing = {call for call in booked.costs if booked.costs[call] != bill.get(call, 0)}
     # A worker that was stalled beyond its lease cancels its calls: it is not told what those cost either.
-    unknown = {call for call in differing if booked.outcomes[call] in ("lost", "cancelled")}
-    assert differing == unknown, "what the provider told is not what was written"
-    assert sum(bill.values()) <= BUDGET + ONE_CALLS_ERROR * (1 + len(lost | unknown))
-    assert BUDGET - booked.total < DEAREST, "a call was refused though there was room for any"
+    unknown = lost | booked.that_are("cancelled")
+    assert differing <= unknown, "what the provider told is not what was written"
+    assert sum(bill.values()) <= BUDGET + ONE_CALLS_ERROR * (1 + len(unknown))
+    given_back = ONE_CALLS_ERROR * len(booked.that_are("found"))  # perhaps after somebody was refused
+    assert BUDGET - booked.total < DEAREST + given_back, "a call was refused though there was room for any"
     return lost
 
 
@@ -155,6 +158,6 @@ async def room_is_used(load: Spending) -> None:
     """Given more, as many runs go on at once as there are slots."""
     grant = {"scope": "tenant", "owner": "default", "amount": 1, "reason": "a test"}
     assert (await load.client.post("/guards/grants", json=grant)).status_code == 200
-    runs = await asyncio.gather(*[asked(load, f"word {n}") for n in range(12)])
+    runs = await asyncio.gather(*[asked(load, f"word {n}") for n in range(SLOTS)])
     assert {await how_it_ended(load, run) for run in runs} == {"success"}
     await nothing_is_held(load)

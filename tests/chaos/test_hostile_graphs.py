@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -14,11 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
-from chaos.fleet import Fleet, Node, fleet_of
+from chaos.fleet import PATIENT, Fleet, Node, fleet_of
 from chaos.runs_api import Accepted, body, client_of, joined, submit, submit_many
 from chaos.witness import Witness, say
 
-pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(240)]
 
 HEALTHY = {"steps": 5, "delay_s": 0.1}
 
@@ -53,8 +52,8 @@ class House:
 
 
 @asynccontextmanager
-async def house(directory: Path, database_uri: str) -> AsyncGenerator[House]:
-    with fleet_of(directory, database_uri, N_JOBS_PER_WORKER="20") as fleet:
+async def house(directory: Path, database_uri: str, **settings: str) -> AsyncGenerator[House]:
+    with fleet_of(directory, database_uri, **{**PATIENT, "N_JOBS_PER_WORKER": "20", **settings}) as fleet:
         witness = await Witness(database_uri, fleet.executions).install()
         node = await fleet.alone().ready()
         async with client_of(node.url) as client:
@@ -87,7 +86,7 @@ async def test_a_hostile_node_hurts_only_its_own_run(tmp_path: Path, database_ur
     async with house(tmp_path, database_uri) as home:
         runs = {how: await submit(home.client, "hostile", {"how": how}) for how in KINDS}
         assert (await home.client.get("/ok")).status_code == 200
-        await home.witness.until_final([run.run_id for run in runs.values()], within_s=30)
+        await home.witness.until_final([run.run_id for run in runs.values()], within_s=90)
         ended = {how: await home.status(run) for how, run in runs.items()}
         assert ended == {how: expected or ended[how] for how, expected in KINDS.items()}
         counted = await home.witness.check([run.run_id for run in runs.values()], status=None)
@@ -104,20 +103,19 @@ async def test_a_hostile_node_hurts_only_its_own_run(tmp_path: Path, database_ur
 async def test_a_node_that_blocks_the_loop_past_its_lease_is_not_executed_twice(
     tmp_path: Path, database_uri: str
 ) -> None:
-    async with house(tmp_path, database_uri) as home:
-        blocking = await submit(home.client, "hostile", {"how": "block", "s": 5.0})
-        slowest_s = 0.0
+    async with house(tmp_path, database_uri, WAYSTATION_LEASE_S="5") as home:
+        blocking = await submit(home.client, "hostile", {"how": "block", "s": 10.0})
+        await _started(home, blocking)
+        answers = 0
         while await home.status(blocking) not in ("success", "error"):
-            began = time.monotonic()
             assert (await home.client.get("/ok")).status_code == 200
-            slowest_s = max(slowest_s, time.monotonic() - began)
+            answers += 1
             await asyncio.sleep(0.05)
         assert await home.status(blocking) == "success"
         assert [e.attempt for e in home.witness.starts(blocking.run_id) if e.step == "block"] == [1]
         await home.healthy_ones_succeed()
         await home.thread_is_usable(blocking)
-    say(f"slowest /ok beside a blocked graph loop: {slowest_s * 1000:.0f} ms")
-    assert slowest_s < 2.5, "the API waited for a graph"
+    assert answers > 10, "the API waited for a graph"
 
 
 async def test_cancel_ends_a_node_that_never_yields_for_long(tmp_path: Path, database_uri: str) -> None:
@@ -136,13 +134,11 @@ async def test_a_node_that_swallows_cancellation_is_left_behind_the_fence(
     tmp_path: Path, database_uri: str, action: str
 ) -> None:
     async with house(tmp_path, database_uri) as home:
-        run = await submit(home.client, "hostile", {"how": "swallow", "s": 4.0})
+        run = await submit(home.client, "hostile", {"how": "swallow", "s": 9.0})
         await _started(home, run)
-        began = time.monotonic()
         answer = await home.client.post(f"{run.path}/cancel", params={"wait": "true", "action": action})
+        assert not _has_noted(home, run, "went on"), "the node was waited for"
         assert answer.status_code == 200, answer.text
-        took_s = time.monotonic() - began
-        assert took_s < 3.5, "the node was waited for"
         await home.thread_is_usable(run)
         before = await home.client.get(f"/threads/{run.thread_id}/state")
         await _noted(home, run, "went on")
@@ -152,7 +148,6 @@ async def test_a_node_that_swallows_cancellation_is_left_behind_the_fence(
         assert not [e for e in home.witness.starts(run.run_id) if e.step == "after"], "a step began after the cancel"
         if action == "interrupt":
             assert await home.status(run) == "interrupted"
-    say(f"swallowed cancellation, {action}: answered after {took_s:.2f} s")
 
 
 async def test_blocking_runs_do_not_keep_others_from_being_cancelled_or_created(
@@ -161,10 +156,10 @@ async def test_blocking_runs_do_not_keep_others_from_being_cancelled_or_created(
     async with house(tmp_path, database_uri) as home:
         given = {"how": "block", "s": 0.4}
         blocking = await submit_many(home.client, 5, "hostile", given)
-        waiting = await submit(home.client, "steps", {"steps": 50, "delay_s": 0.1})
+        waiting = await submit(home.client, "steps", {"steps": 1000, "delay_s": 0.1})
         answer = await home.client.post(f"{waiting.path}/cancel", params={"wait": "true"})
         assert answer.status_code == 200, answer.text
-        await home.witness.until_final([run.run_id for run in [*blocking, waiting]], within_s=30)
+        await home.witness.until_final([run.run_id for run in [*blocking, waiting]], within_s=90)
         assert await home.status(waiting) == "interrupted"
         assert {await home.status(run) for run in blocking} == {"success"}
         await home.healthy_ones_succeed()
@@ -175,7 +170,7 @@ async def test_a_hundred_hostile_runs_at_once(tmp_path: Path, database_uri: str)
     async with house(tmp_path, database_uri) as home:
         given: list[dict[str, Any]] = [{"how": kinds[n % len(kinds)]} for n in range(100)]
         runs = await asyncio.gather(*[submit(home.client, "hostile", g, thread_id=str(uuid.uuid4())) for g in given])
-        await home.witness.until_final([run.run_id for run in runs], within_s=60)
+        await home.witness.until_final([run.run_id for run in runs], within_s=90)
         counted = await home.witness.check([run.run_id for run in runs], status="error")
         await home.healthy_ones_succeed()
     say(f"hostile: {counted}")
@@ -187,6 +182,10 @@ async def _started(home: House, run: Accepted) -> None:
 
 
 async def _noted(home: House, run: Accepted, what: str) -> None:
-    async with asyncio.timeout(20):
-        while not [e for e in home.witness.executions() if e.run_id == run.run_id and e.what == what]:  # noqa: ASYNC110
+    async with asyncio.timeout(60):
+        while not _has_noted(home, run, what):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+
+
+def _has_noted(home: House, run: Accepted, what: str) -> bool:
+    return any(e.run_id == run.run_id and e.what == what for e in home.witness.executions())

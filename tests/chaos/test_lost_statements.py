@@ -10,12 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from chaos.fleet import fleet_of
+from chaos.fleet import PATIENT, fleet_of
 from chaos.runs_api import body, client_of, joined, submit
 from chaos.statements import Loss, Moment, losing_proxy
 from chaos.witness import Witness, say
 
-pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(240)]
 
 MOMENTS: tuple[Moment, ...] = ("before it is sent", "after it is committed")
 STEPS = 3
@@ -26,7 +26,8 @@ STATEMENTS = 40
 async def test_a_run_survives_the_loss_of_any_one_of_its_statements(tmp_path: Path, database_uri: str) -> None:
     losses: list[Loss] = []
     async with losing_proxy(database_uri, losses=losses) as through_proxy:
-        with fleet_of(tmp_path, through_proxy, WAYSTATION_PREPARE="false", N_JOBS_PER_WORKER="20") as fleet:
+        settings = {**PATIENT, "WAYSTATION_PREPARE": "false", "N_JOBS_PER_WORKER": "20"}
+        with fleet_of(tmp_path, through_proxy, **settings) as fleet:
             witness = await Witness(database_uri, fleet.executions).install()
             node = await fleet.alone().ready()
             async with client_of(node.url) as client:
@@ -40,7 +41,7 @@ async def test_a_run_survives_the_loss_of_any_one_of_its_statements(tmp_path: Pa
                     ]
                 )
             rows = await witness.ask("select run_id::text, thread_id::text from run")
-            await witness.until_final([run for run, _ in rows], within_s=30)
+            await witness.until_final([run for run, _ in rows], within_s=90)
             counted = await witness.check([run for run, _ in rows])
             values = await witness.outputs([run for run, _ in rows])
             assert node.is_alive, node.log()

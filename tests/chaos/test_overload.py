@@ -6,6 +6,7 @@ import asyncio
 import os
 import uuid
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from chaos.fleet import fleet_of
 from chaos.runs_api import Accepted, body, client_of, joined, submit
 from chaos.streams import events_of
 from chaos.witness import say
+from eventually import eventually
 
-pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(240)]
 
 MB = 1024 * 1024
 REFUSED = (429, 503)
@@ -29,7 +31,7 @@ PER_READER = 64 * 1024
 
 async def test_ten_times_the_runs_that_fit_are_refused_or_end(tmp_path: Path, database_uri: str) -> None:
     slots, queue = 4, 26
-    given: dict[str, Any] = {"steps": 2, "delay_s": 0.05, "done": []}
+    given: dict[str, Any] = {"steps": 2, "delay_s": 0.5, "done": []}  # creating them all may take seconds
     with fleet_of(tmp_path, database_uri, N_JOBS_PER_WORKER=str(slots), WAYSTATION_MAX_QUEUE=str(queue)) as fleet:
         node = await fleet.alone().ready()
         accepted: list[Accepted] = []
@@ -72,18 +74,28 @@ async def test_streams_beyond_the_limit_are_refused(tmp_path: Path, database_uri
     with fleet_of(tmp_path, database_uri, WAYSTATION_MAX_STREAM_READERS=str(limit), N_JOBS_PER_WORKER="50") as fleet:
         node = await fleet.alone().ready()
         async with client_of(node.url) as client:
-            given: dict[str, Any] = {"steps": 1, "delay_s": 1.5, "done": []}
+            answers: Counter[tuple[int, str]] = Counter()
 
-            async def follow(number: int) -> tuple[int, str]:
+            async def follow(number: int, delay_s: float) -> None:
                 path = ("stream", "wait")[number % 2]
-                answer = await client.post(f"/threads/{uuid.uuid4()}/runs/{path}", json=body("steps", given))
-                return answer.status_code, answer.headers.get("retry-after", "")
+                sent = body("steps", {"steps": 1, "delay_s": delay_s, "done": []})
+                answer = await client.post(f"/threads/{uuid.uuid4()}/runs/{path}", json=sent)
+                answers[answer.status_code, answer.headers.get("retry-after", "")] += 1
 
-            answers = Counter(await asyncio.gather(*[follow(number) for number in range(10 * limit)]))
+            async def all_others_are_refused() -> bool:
+                return answers.total() == 9 * limit
+
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(10 * limit):
+                    tasks.create_task(follow(number, 1000))
+                await eventually(all_others_are_refused, within_s=60)
+                assert (await client.post("/runs/cancel", json={"status": "all"})).status_code == 204
             say(str(dict(answers)))
             assert answers == {(200, ""): limit, (503, "5"): 9 * limit}
             # Nobody who has left, and nobody who was refused, keeps a place.
-            assert Counter(await asyncio.gather(*[follow(number) for number in range(limit)])) == {(200, ""): limit}
+            answers.clear()
+            await asyncio.gather(*[follow(number, 1) for number in range(limit)])
+            assert answers == {(200, ""): limit}
             assert len((await client.post("/threads/search", json={"limit": 1000})).json()) == 2 * limit
 
 
@@ -98,13 +110,14 @@ async def test_readers_that_never_read_cost_little_and_hold_up_nobody(
         node = await fleet.alone().ready()
         async with client_of(node.url) as client:
             await _pour(client, count=20, size=size)
-            run = await _waiting_run(client, {"count": events, "size": size, "done": []})
+            run, begin = await _waiting_run(client, {"count": events, "size": size, "done": []})
             before = rss_bytes(node.pid)
             forget_peak(node.pid)
             with Crowd(node) as crowd:
                 await crowd.ask(f"{run.path}/stream?stream_mode=custom", count=readers, window=4096)
                 assert set(await crowd.heads()) == {200}
                 async with Pulse(node) as pulse:
+                    await begin()
                     assert (await joined(client, run))["done"] == [events]
                     await _pour(client, count=50, size=1000)
             grown = rss_bytes(node.pid, "VmHWM") - before
@@ -119,12 +132,13 @@ async def test_an_event_of_megabytes_waits_for_its_readers_once(tmp_path: Path, 
         node = await fleet.alone().ready()
         async with client_of(node.url) as client:
             await _pour(client, count=1, size=size)
-            run = await _waiting_run(client, {"count": 1, "size": size, "done": []})
+            run, begin = await _waiting_run(client, {"count": 1, "size": size, "done": []})
             before = rss_bytes(node.pid)
             forget_peak(node.pid)
             with Crowd(node) as crowd:
                 await crowd.ask(f"{run.path}/stream?stream_mode=custom", count=readers, window=4096)
                 async with client.stream("GET", f"{run.path}/stream?stream_mode=custom") as answer:
+                    await begin()
                     numbers = [(event.data["number"], len(event.data["drops"])) async for event in events_of(answer)]
                 assert (await joined(client, run))["done"] == [1]
             grown = rss_bytes(node.pid, "VmHWM") - before
@@ -162,6 +176,15 @@ async def _pour(client: httpx.AsyncClient, **given: int) -> None:
         assert len([event async for event in events_of(answer) if event.name == "custom"]) == given["count"]
 
 
-async def _waiting_run(client: httpx.AsyncClient, given: dict[str, Any]) -> Accepted:
-    """A flood that begins in a moment, so that its readers are there before it."""
-    return await submit(client, "flood", given, after_seconds=2, stream_mode=["custom"])
+async def _waiting_run(
+    client: httpx.AsyncClient, given: dict[str, Any]
+) -> tuple[Accepted, Callable[[], Awaitable[None]]]:
+    """A flood, and what lets it begin when its readers are there: it waits behind another run of its thread."""
+    before = await submit(client, "steps", {"steps": 1, "delay_s": 1000, "done": []})
+    run = await submit(client, "flood", given, thread_id=before.thread_id, stream_mode=["custom"])
+
+    async def begin() -> None:
+        answer = await client.post(f"{before.path}/cancel", params={"wait": "true"})
+        assert answer.status_code == 200, answer.text
+
+    return run, begin

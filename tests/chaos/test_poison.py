@@ -11,7 +11,7 @@ from chaos.fleet import Node, fleet_of
 from chaos.runs_api import client_of, joined, submit, submit_many
 from chaos.witness import Witness, say
 
-pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(240)]
 
 
 @pytest.mark.parametrize("how", ["os-exit", "out-of-memory"])
@@ -27,12 +27,14 @@ async def test_poison_is_executed_three_times_and_its_neighbours_succeed(
             neighbours = await submit_many(client, 8, "steps", {"steps": 4, "delay_s": 0.3}, durability="sync")
             await witness.until_started(8)
             poison = await submit(client, "hostile", {"how": how})
-            await witness.until_final([poison.run_id, *[run.run_id for run in neighbours]], within_s=60)
+            await witness.until_final([poison.run_id, *[run.run_id for run in neighbours]], within_s=120)
             keeping.cancel()
             assert (await client.get(poison.path)).json()["status"] == "error"
             output = await joined(client, poison)
             assert output["__error__"]["error"] == "WorkerLost"
-            assert len(witness.starts(poison.run_id)) == 3
+            (died,) = await witness.ask("select crashes from run where run_id = %s::uuid", poison.run_id)
+            # A machine that stalls between a claim and the graph may cost it one of its three.
+            assert (died[0], 1 <= len(witness.starts(poison.run_id)) <= 3) == (3, True)
             thread = (await client.get(f"/threads/{poison.thread_id}")).json()
             assert thread["status"] == "error"
             retried = await submit(client, "steps", {"steps": 1, "delay_s": 0}, thread_id=poison.thread_id)
@@ -53,7 +55,7 @@ async def test_a_node_that_never_gives_the_loop_back_ends_and_its_neighbours_suc
             neighbours = await submit_many(client, 8, "steps", {"steps": 4, "delay_s": 0.3}, durability="sync")
             await witness.until_started(8)
             hanging = await submit(client, "hostile", {"how": "hang"})
-            await witness.until_final([hanging.run_id, *[run.run_id for run in neighbours]], within_s=60)
+            await witness.until_final([hanging.run_id, *[run.run_id for run in neighbours]], within_s=120)
             keeping.cancel()
             assert (await client.get(hanging.path)).json()["status"] in ("error", "timeout")
             assert len(witness.starts(hanging.run_id)) <= 3

@@ -11,8 +11,9 @@ from bench.rollouts.balancer import Balancer
 from bench.rollouts.clients import Clients
 from bench.rollouts.manifests import pod_rules
 
-from chaos.fleet import Fleet, Node, fleet_of, free_port
+from chaos.fleet import PATIENT, Fleet, Node, fleet_of
 from chaos.witness import say
+from ports import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(240)]
 
@@ -38,13 +39,14 @@ async def _gone(node: Node, balancer: Balancer) -> None:
     balancer.remove(node.port)
     await asyncio.sleep(rules.pre_stop_s)
     node.terminate()
-    assert await node.ended(within_s=rules.grace_s) == 0, node.log()
+    assert await node.ended(within_s=max(60, rules.grace_s)) == 0, node.log()
 
 
 async def test_replacing_every_process_fails_no_request_and_no_run(
     tmp_path: Path, database_uri: str, redis_url: str
 ) -> None:
-    with fleet_of(tmp_path, database_uri, redis_url=redis_url, BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS="9") as fleet:
+    settings = {**PATIENT, "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": "9"}
+    with fleet_of(tmp_path, database_uri, redis_url=redis_url, **settings) as fleet:
         async with Balancer.open() as balancer:
             old = [_api(fleet, "api-0"), _api(fleet, "api-1"), _worker(fleet, "worker-0"), _worker(fleet, "worker-1")]
             for node in old:

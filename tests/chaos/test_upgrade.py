@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.fleet import fleet_of
+from chaos.fleet import PATIENT, fleet_of
 from chaos.previous_version import Elder, package_before
 from chaos.runs_api import body, client_of, joined, submit_many
 from chaos.witness import Witness, say
@@ -33,12 +33,12 @@ async def test_workers_of_two_versions_share_the_queue_and_the_old_one_hands_ove
     tmp_path: Path, database_uri: str
 ) -> None:
     root = package_before(tmp_path / "before")
-    with fleet_of(tmp_path / "fleet", database_uri, N_JOBS_PER_WORKER="8") as fleet:
+    with fleet_of(tmp_path / "fleet", database_uri, **PATIENT, N_JOBS_PER_WORKER="8") as fleet:
         witness = await Witness(database_uri, fleet.executions).install()
         elder, api = Elder(fleet, root, "worker"), fleet.api()
         async with started(elder), client_of((await api.ready()).url) as client:
-            young = fleet.worker("young")
-            runs = await submit_many(client, RUNS, "steps", {"steps": STEPS, "delay_s": 0.2}, durability="sync")
+            young = await fleet.worker("young").ready()
+            runs = await submit_many(client, RUNS, "steps", {"steps": STEPS, "delay_s": 0.6}, durability="sync")
             await witness.until_claimed_by([elder.process.pid, young.pid])
             assert await elder.stop() == 0, elder.log()
             outputs = [await joined(client, run) for run in runs]
@@ -52,7 +52,7 @@ async def test_requests_to_an_api_of_the_version_before_are_executed_by_this_one
     tmp_path: Path, database_uri: str
 ) -> None:
     root = package_before(tmp_path / "before")
-    with fleet_of(tmp_path / "fleet", database_uri, N_JOBS_PER_WORKER="8") as fleet:
+    with fleet_of(tmp_path / "fleet", database_uri, **PATIENT, N_JOBS_PER_WORKER="8") as fleet:
         witness = await Witness(database_uri, fleet.executions).install()
         young, elder, worker = fleet.api(), Elder(fleet, root, "serve"), fleet.worker("worker")
         async with started(elder), client_of(elder.url) as old, client_of((await young.ready()).url) as new:

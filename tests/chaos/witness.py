@@ -75,14 +75,14 @@ class Witness:
         """What of a run was begun, in the order in which it was."""
         return [e for e in self.executions() if e.run_id == run_id and e.what == "start"]
 
-    async def until_started(self, count: int, *, within_s: float = 30) -> None:
+    async def until_started(self, count: int, *, within_s: float = 60) -> None:
         """Wait until so many node executions have begun in all."""
         deadline = time.monotonic() + within_s
         while sum(e.what == "start" for e in self.executions()) < count:
             assert time.monotonic() < deadline, f"fewer than {count} executions began in {within_s} s"
             await asyncio.sleep(0.02)
 
-    async def until_claimed_by(self, pids: Collection[int], *, within_s: float = 30) -> None:
+    async def until_claimed_by(self, pids: Collection[int], *, within_s: float = 60) -> None:
         """Wait until each of these processes has claimed a run."""
         deadline = time.monotonic() + within_s
         while True:
