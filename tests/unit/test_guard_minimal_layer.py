@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 from langchain_core.language_models import FakeListLLM
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import tool
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -89,13 +89,13 @@ async def test_every_way_to_call_a_model_is_answered_alike(world: World) -> None
     await world.set("minimal")
 
     def blocking() -> list[Any]:
-        pieces = list(world.model.stream(HOURS))
+        pieces: list[Any] = list(world.model.stream(HOURS))
         whole = sum(pieces[1:], pieces[0])
         return [world.model.invoke(HOURS), whole, *world.model.batch([HOURS, HOURS])]
 
     with world.layer():
-        streamed = [chunk async for chunk in world.model.astream(HOURS)]
-        merged = sum(streamed[1:], AIMessageChunk("") + streamed[0])
+        streamed: list[Any] = [chunk async for chunk in world.model.astream(HOURS)]
+        merged = sum(streamed[1:], streamed[0])
         said = [merged, *await world.model.abatch([HOURS] * 2), *await asyncio.to_thread(blocking)]
         assert [text(one) for one in said] == [("From 9 to 17 h.", "minimal")] * 7
         assert text(world.model.invoke(HOURS))[0] == "From 9 to 17 h."  # ports in memory live on any loop
@@ -129,14 +129,12 @@ async def test_a_graph_that_streams_messages_shows_the_answer_and_its_agent_ends
     async def think(state: MessagesState) -> Any:
         return {"messages": [await Calling().bind_tools([look]).ainvoke(state["messages"])]}
 
-    graph = (
-        StateGraph(MessagesState)
-        .add_node("think", think)
-        .add_node("tools", ToolNode([look]))
-        .add_edge(START, "think")
-        .add_conditional_edges("think", lambda state: "tools" if state["messages"][-1].tool_calls else END)
-        .compile()
-    )
+    def more(state: Any) -> str:
+        return "tools" if state["messages"][-1].tool_calls else END
+
+    builder: Any = StateGraph(MessagesState)
+    builder.add_node("think", think).add_node("tools", ToolNode([look])).add_edge(START, "think")
+    graph = builder.add_conditional_edges("think", more).compile()
     await world.set("minimal")
     with world.layer():
         parts = [part async for part, _ in graph.astream({"messages": [("user", HOURS)]}, stream_mode="messages")]
@@ -218,7 +216,7 @@ async def test_a_guard_can_tell_calls_that_the_layer_has_seen_from_others(world:
     config = watched({}, [Notes()])
     with world.layer():
         await world.model.ainvoke(SKY, config)
-        stream = world.model.astream(SKY, config)
+        stream: Any = world.model.astream(SKY, config)
         await anext(stream)
         await FakeListLLM(responses=["x"]).ainvoke(SKY, config)  # between two parts of a stream
         await stream.aclose()

@@ -32,6 +32,17 @@ MINE = Whose(graph="agent", assistant="a-1", tenant="acme", user="ann", key="k1"
         ({"levels": {"rules": [{"signal": "moon", "level": "reduced", "enter": 1}]}}, "signal of a rule is 'moon'"),
         ({"caps": [{"sends": 4}]}, "sends can only be capped in the graph"),
         ({"screening": [{"on_input": "mark"}]}, "graphs that nobody edited cannot mark"),
+        ({"tool_cache": [{"ttl_s": 1}]}, "waystation.guards.tool_cache.0.tools is missing"),
+        ({"tool_cache": [{"tools": "a"}]}, "waystation.guards.tool_cache.0.tools is 'a'"),
+        ({"tool_cache": [{"tools": ["a"], "ttl": 1}]}, "waystation.guards.tool_cache.0.ttl is not known"),
+        ({"tool_cache": [{"tools": ["a"], "scope": "galaxy"}]}, "waystation.guards.tool_cache.0.scope is 'galaxy'"),
+        ({"tool_cache": [{"tools": ["a"], "wait_s": -1}]}, "wait_s of a tool's cache is -1"),
+        ({"cache": [{"semantic": {"threshold": 2}}]}, "waystation.guards.cache.0.semantic.threshold is 2"),
+        ({"cache": [{"semantic": {"store": "x"}}]}, "waystation.guards.cache.0.semantic.store is not known"),
+        ({"levels": {"faq": "none.json"}}, "waystation.guards.levels.faq is 'none.json'"),
+        ({"levels": {"faq": {"opening hours": 9}}}, "waystation.guards.levels.faq is {'opening hours': 9}"),
+        ({"levels": {"faq": []}}, "waystation.guards.levels.faq is []: expected is the name of a JSON file"),
+        ({"levels": {"faq": {"a": "b"}, "refuse_at": "minimal"}}, "nothing is answered at minimal where refuse_at"),
     ],
 )
 def test_a_policy_that_is_wrong_stops_the_start_and_names_the_key(
@@ -100,6 +111,34 @@ def test_runs_with_the_same_entries_share_their_guards() -> None:
     one, other = policy.of(MINE), policy.of(Whose("agent", "a-2", "rival", "eve", ""))
     assert one is other
     assert policy.of(Whose("agent", "a-1", "acme", "bob", "")) is not one
+
+
+@pytest.mark.parametrize(
+    ("store", "distance", "said"),
+    [
+        ({"index": {"dims": 4, "embed": "./e.py:embed"}}, "cosine", ""),
+        ({"index": {"dims": 4, "embed": "./e.py:embed"}}, "l2", "waystation.store.vectors.distance is 'l2'"),
+        ({}, "cosine", "waystation.guards.cache.0.semantic needs store.index"),
+    ],
+)
+def test_a_cache_by_meaning_needs_a_store_that_finds_what_means_the_same(
+    tmp_path: Path, store: dict[str, Any], distance: str, said: str
+) -> None:
+    own: dict[str, Any] = {"guards": {"cache": [{"semantic": {}}]}, "store": {"vectors": {"distance": distance}}}
+    project: dict[str, Any] = {"graphs": {"g": "./g.py:graph"}, "dependencies": ["."]}
+    project |= {"store": store, "waystation": own}
+    (tmp_path / "langgraph.json").write_text(json.dumps(project))
+    if not said:
+        assert read_project(tmp_path).guards is not None
+        return
+    with pytest.raises(ConfigError) as caught:
+        read_project(tmp_path)
+    assert said in caught.value.message
+
+
+def test_tools_and_models_are_left_alone_where_the_policy_asks_for_nothing_of_them() -> None:
+    applied = Policy(read({"budgets": [{"size": 1}]}), Path(), db=NO_DATABASE).of(MINE)
+    assert (applied.layer, applied.results) == (None, None)
 
 
 def read(guards: dict[str, Any]) -> GuardKeys:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from waystation.catalog.keys_guards import GuardKeys, LevelKeys, read_guards
+from waystation.catalog.keys_guards_caches import SemanticKeys, ToolCacheKeys
 from waystation.catalog.keys_guards_for import SelectorKeys
 from waystation.catalog.keys_guards_own import AlertKeys, KillKeys, MetricsKeys
 from waystation_guards import errors
@@ -28,7 +29,20 @@ def test_the_example_is_a_policy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "of", [GuardKeys, SelectorKeys, LevelKeys, KillKeys, AlertKeys, MetricsKeys, Limit, ModelRate, CacheRules]
+    "of",
+    [
+        GuardKeys,
+        SelectorKeys,
+        LevelKeys,
+        KillKeys,
+        AlertKeys,
+        MetricsKeys,
+        Limit,
+        ModelRate,
+        CacheRules,
+        SemanticKeys,
+        ToolCacheKeys,
+    ],
 )
 def test_every_key_is_told(of: Any) -> None:
     names: list[str] = [one.name for one in fields(of)] if is_dataclass(of) else list(of.model_fields)
@@ -40,5 +54,6 @@ def test_every_code_that_a_run_may_fail_with_is_told() -> None:
     told = set(re.findall(r"`(\w+)`", PAGE.partition("Codes:")[2].partition("\n\n")[0]))
     known = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.GuardError)]
     assert told <= {one.code for one in known}
-    for one in (errors.BudgetExceeded, errors.RateLimited, errors.NotPermitted, errors.InMaintenance, errors.Killed):
+    for one in (errors.BudgetExceeded, errors.RateLimited, errors.NotPermitted, errors.InMinimal, errors.InMaintenance):
         assert one.code in told
+    assert errors.Killed.code in told

@@ -78,8 +78,8 @@ class World:
     def graph(self, *tools: Any, **compiled: Any) -> Any:
         """A graph of a prebuilt node alone."""
         node = ToolNode(list(tools), handle_tool_errors=False)
-        builder = StateGraph(MessagesState).add_node("tools", node).add_edge(START, "tools").add_edge("tools", END)
-        return builder.compile(**compiled)
+        builder: Any = StateGraph(MessagesState)
+        return builder.add_node("tools", node).add_edge(START, "tools").add_edge("tools", END).compile(**compiled)
 
 
 @pytest.fixture

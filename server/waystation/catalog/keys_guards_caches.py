@@ -55,9 +55,7 @@ def check_semantic(entries: Iterable[Entry[CacheKeys]], store: StoreKeys | None,
             continue
         key = f"waystation.guards.cache.{at}.semantic"
         if store is None or store.index is None:
-            raise ConfigError(
-                f"{key} looks for what means the same, and store.index is missing: expected dims and embed"
-            )
+            raise ConfigError(f"{key} needs store.index, which is missing: expected dims and embed")
         if vectors.distance == "l2":
             raise ConfigError(
                 f"{key} needs a likeness of 1 for the same, and waystation.store.vectors.distance is 'l2': expected "
