@@ -6,14 +6,20 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import LiteralString
+from types import SimpleNamespace
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from pydantic import ValidationError
 
+from waystation.catalog.keys_audit import AuditKeys
+from waystation.catalog.keys_own import WaystationKeys
+from waystation.config import Settings
 from waystation.guarding import audit_pruning
 from waystation.guarding.audit import PostgresAuditLog
 from waystation.guarding.audit_pruning import Prefix, find_prefix, keep_days, records_of, remove, verify_chain
+from waystation.worker.upkeep import Upkeep
 from waystation_db import audit as rows
 from waystation_db.errors import AuditBroken
 from waystation_db.pool import Database
@@ -311,3 +317,30 @@ async def test_upkeep_leaves_a_broken_chain_and_goes_on_with_the_next(
     assert [one.message for one in caplog.records if one.levelname == "ERROR"] == [
         "an audit log is not whole and was not pruned"
     ]
+
+
+def upkeep_of(db: Database, keys: AuditKeys | None) -> Upkeep:
+    project = SimpleNamespace(checkpointer=None, store=None, waystation=WaystationKeys(audit=keys))
+    side: Any = SimpleNamespace(db=db, catalog=SimpleNamespace(project=project))
+    events: Any = None
+    return Upkeep(side, events, Settings())
+
+
+@pytest.mark.parametrize(("keys", "left"), [(AuditKeys(keep_days=30), 4), (AuditKeys(), 6), (None, 6)])
+async def test_workers_prune_where_the_project_says_how_long_to_keep(
+    db: Database, keys: AuditKeys | None, left: int
+) -> None:
+    await chain_of(db, 6)
+    await age(db, 3)
+    upkeep = upkeep_of(db, keys)
+    async with upkeep.running():  # nothing of it has begun yet
+        names = {task.get_name() for task in asyncio.all_tasks()}
+    assert ("prune audit" in names) is (left == 4)
+    await upkeep.prune_audit()
+    assert len(await seqs(db)) == left
+
+
+@pytest.mark.parametrize("days", [0, -1, 36501, "30", 1.5, True])
+def test_days_that_cannot_be_kept_stop_the_start(days: Any) -> None:
+    with pytest.raises(ValidationError, match="keep_days"):
+        AuditKeys(keep_days=days)

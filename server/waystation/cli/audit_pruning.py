@@ -51,12 +51,11 @@ def prune_all(config: Path | None, asked: Pruning) -> bool:
             prefixes = [one for one in found if one is not None]
             if not prefixes:
                 say(f"Nothing is older than {before:%Y-%m-%d %H:%M} UTC.")
+            elif not asked.apply:
+                say("Nothing is removed without --apply:")
             return all([await _prune(db, one, asked) for one in prefixes])
 
-    whole = asyncio.run(work())
-    if not asked.apply:
-        say("Nothing was removed. --apply removes it.")
-    return whole
+    return asyncio.run(work())
 
 
 async def _before(db: Database, asked: Pruning) -> datetime:
