@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -13,14 +14,16 @@ import httpx
 import psycopg
 import pytest
 from langgraph_sdk import get_client
+from typer.testing import CliRunner
 
 from e2e.authorized import PROJECT, all_of, http_as, new_key, new_keys
 from eventually import eventually
 from live_server import live_server_on
 from waystation.auth.api_keys import FRESH_S, make_key
+from waystation.cli.commands import app
 from waystation.config import Settings
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]  # processes, each of which imports everything
 
 PEPPER = "a pepper that is long enough"
 FORGOTTEN_S = FRESH_S + 20
@@ -46,6 +49,13 @@ def keys(database_uri: str, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=110, check=False)
 
 
+async def here(database_uri: str, *arguments: str) -> tuple[int, str]:
+    """Exit code and output of `waystation keys …`, within this process: one that is started imports everything."""
+    environ = {"DATABASE_URI": database_uri, "WAYSTATION_KEY_PEPPER": PEPPER}
+    done = await asyncio.to_thread(CliRunner().invoke, app, ["keys", *arguments], env=environ)
+    return done.exit_code, done.output
+
+
 async def status(url: str, key: str, *, bearer: bool = False) -> int:
     headers = {"authorization": f"Bearer {key}"} if bearer else {"x-api-key": key}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as http:
@@ -56,7 +66,7 @@ async def test_a_key_is_made_shown_once_listed_used_and_revoked(keyed_database: 
     made = keys(keyed_database, "create", "ci", "--role", "service", "--name", "the pipeline", "--expires-in", "90d")
     key = made.stdout.strip()
     assert (made.returncode, made.stderr, key[:4]) == (0, "", "wsk_")
-    listed = keys(keyed_database, "list").stdout
+    _, listed = await here(keyed_database, "list")
     key_id, secret = key.removeprefix("wsk_").split("_", 1)
     assert key_id in listed
     assert "the pipeline" in listed
@@ -64,11 +74,13 @@ async def test_a_key_is_made_shown_once_listed_used_and_revoked(keyed_database: 
     async with get_client(url=url, api_key=key) as sdk:  # the official client's own way to send a key
         assert (await sdk.threads.create())["status"] == "idle"
     assert await status(url, key, bearer=True) == 200
-    assert "never" not in next(line for line in keys(keyed_database, "list").stdout.splitlines() if key_id in line)
+    _, listed = await here(keyed_database, "list")
+    assert "never" not in next(line for line in listed.splitlines() if key_id in line)
     assert keys(keyed_database, "revoke", key).stdout.split() == ["revoked", key_id]
     await eventually(lambda: refused(url, key), within_s=FORGOTTEN_S)
-    assert keys(keyed_database, "revoke", key_id).returncode == 2
-    assert "revoked" in next(line for line in keys(keyed_database, "list").stdout.splitlines() if key_id in line)
+    assert (await here(keyed_database, "revoke", key_id))[0] == 2
+    _, listed = await here(keyed_database, "list")
+    assert "revoked" in next(line for line in listed.splitlines() if key_id in line)
 
 
 async def refused(url: str, key: str) -> bool:
@@ -87,8 +99,8 @@ async def refused(url: str, key: str) -> bool:
     ],
 )
 def test_what_cannot_be_is_refused(keyed_database: str, arguments: tuple[str, ...], said: str) -> None:
-    done = keys(keyed_database, *arguments)
-    assert done.returncode == 2
+    done = CliRunner().invoke(app, ["keys", *arguments], env={"DATABASE_URI": keyed_database})
+    assert done.exit_code == 2
     assert said in done.stderr
 
 
@@ -120,7 +132,7 @@ async def test_only_the_whole_key_opens(keyed_database: str, url: str) -> None:
 async def test_a_key_ends_with_its_time(keyed_database: str, url: str) -> None:
     key = await new_key(keyed_database, "brief", "admin", life=timedelta(seconds=1), pepper=PEPPER)
     await eventually(lambda: refused(url, key), within_s=FORGOTTEN_S)
-    assert "expired" in keys(keyed_database, "list").stdout
+    assert "expired" in (await here(keyed_database, "list"))[1]
 
 
 async def test_the_database_alone_does_not_suffice_to_make_or_show_a_key(keyed_database: str, url: str) -> None:
@@ -145,7 +157,7 @@ async def test_two_processes_forget_a_revoked_key(keyed_database: str, url: str)
     settings = Settings(auth={"api_keys": True}, key_pepper=PEPPER, n_jobs_per_worker=0)
     with live_server_on(keyed_database, settings=settings) as second:
         assert [await status(url, key), await status(second.url, key)] == [200, 200]
-        assert keys(keyed_database, "revoke", key).returncode == 0
+        assert (await here(keyed_database, "revoke", key))[0] == 0
         for each in (url, second.url):
             await eventually(lambda each=each: refused(each, key), within_s=FORGOTTEN_S)
 

@@ -15,7 +15,7 @@ import pytest
 from live_server import LiveServer
 from waystation.cli.bench_load import Load, Mode, Sample, Threads, drive
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]  # processes, each of which imports everything
 
 BENCH = [sys.executable, "-m", "waystation.cli", "bench", "--no-progress"]
 

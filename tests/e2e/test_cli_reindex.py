@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from cli_servers import Command, Project
 from waystation.catalog import read_project, store_index
+from waystation.cli.commands import app
 from waystation_db.pool import Database
 from waystation_db.store import open_store
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]  # processes, each of which imports everything
 
 EMBED = """
 def embed(texts):
@@ -60,7 +62,10 @@ async def test_a_changed_embedding_is_refused_until_the_vectors_are_made_anew(
     assert "0 items wait" in run("reindex", "--continue", project=project, database_uri=database_uri)[1]
 
 
-async def test_without_an_index_there_is_nothing_to_do(tmp_path: Path, database_uri: str) -> None:
-    code, said = run("reindex", project=Project(tmp_path / "project"), database_uri=database_uri)
-    assert code == 2
-    assert said == "Error: there is nothing to index with: langgraph.json has no store.index\n"
+def test_without_an_index_there_is_nothing_to_do(
+    tmp_path: Path, database_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Project(tmp_path / "project").folder)
+    done = CliRunner().invoke(app, ["reindex"], env={"DATABASE_URI": database_uri})
+    assert done.exit_code == 2
+    assert done.output == "Error: there is nothing to index with: langgraph.json has no store.index\n"

@@ -16,6 +16,8 @@ from cli_servers import Client, Command, until
 from live_server import server_process
 from webapp_project import WEBAPP, webapp_client, webapp_project
 
+pytestmark = pytest.mark.timeout(400)  # some start a process, which imports everything
+
 AUTH = {"path": f"{WEBAPP}/webapp_auth.py:auth", "disable_studio_auth": True}
 ALICE = {"authorization": "Bearer alice"}
 

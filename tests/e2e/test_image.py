@@ -22,6 +22,8 @@ from ports import free_port
 from scratch_image import REPOSITORY, ScratchImage, steps_of
 from webapp_project import WEBAPP
 
+pytestmark = pytest.mark.timeout(400)  # an environment is made, and processes import everything
+
 BASIC = REPOSITORY / "tests" / "contract" / "fixtures" / "basic"
 
 

@@ -13,7 +13,7 @@ from cli_servers import Client as Plain
 from cli_servers import Command
 from live_server import E2E, Client, LiveServer, server_process
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]  # processes, each of which imports everything
 
 REMOTE = E2E.parent / "remote"
 

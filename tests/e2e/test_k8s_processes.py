@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from cli_servers import Client, Command, Project, until
 from k8s_manifests import container, needs_kubectl, one, ours, rendered, settings_of
 
-pytestmark = needs_kubectl
+pytestmark = [needs_kubectl, pytest.mark.timeout(400)]  # processes, each of which imports everything
 
 OVERLAY = "overlays/production"
 

@@ -17,7 +17,10 @@ from live_server import live_server_on
 from waystation.config import Settings
 from waystation.runs.priority import priority_of
 
-pytestmark = pytest.mark.filterwarnings("ignore::langgraph_sdk.encryption.LangGraphBetaWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::langgraph_sdk.encryption.LangGraphBetaWarning"),
+    pytest.mark.timeout(400),  # some start a process, which imports everything
+]
 
 GRAPH = """
 import asyncio
