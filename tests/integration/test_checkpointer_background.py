@@ -30,7 +30,7 @@ async def test_put_returns_before_it_is_committed_and_settled_after(db: Database
         key = await running_run(db)
         view = saver.for_run(key, 1, in_background=True)
         async with _held_up(db, key):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 for n in range(3):
                     await put(view, key.thread_id, n=n)
             settling = asyncio.ensure_future(view.settled())

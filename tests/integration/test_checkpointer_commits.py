@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.anyio
 
 async def _tried_again(saver: PostgresCheckpointer, times: int) -> None:
     commits = saver._commits  # pyright: ignore[reportPrivateUsage]  # its count of tries is the sign of life
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while commits.tries <= times:  # noqa: ASYNC110  # a counter cannot be awaited
             await asyncio.sleep(0.01)
 
@@ -85,7 +85,7 @@ async def test_write_waits_for_a_takeover_that_is_under_way_and_is_then_refused(
 
 
 async def _lock_waiters(db: Database, wanted: int) -> None:
-    async with asyncio.timeout(20), db.connection() as conn:
+    async with asyncio.timeout(60), db.connection() as conn:
         while True:
             cursor = await conn.execute(
                 "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
@@ -170,7 +170,8 @@ async def test_long_string_is_stored_once_for_many_checkpoints(db: Database) -> 
 async def test_writes_outlive_a_crash_and_an_outage_of_postgres(make_postgres: Callable[[], EmbeddedPostgres]) -> None:
     server = make_postgres()
     await migrate(server.conninfo)
-    async with Database(server.conninfo, timeout_s=0.2) as db, opened(db) as saver:
+    async with Database(server.conninfo) as db, opened(db) as saver:
+        cast("Any", db)._timeout_s = 0.2  # opening it may take longer
         thread_id = str(uuid.uuid4())
         await put(saver, thread_id, n=0)
 
@@ -181,7 +182,7 @@ async def test_writes_outlive_a_crash_and_an_outage_of_postgres(make_postgres: C
         assert not any(one.done() for one in [*writes, reading])
         await asyncio.to_thread(server.revive)
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             stored = await asyncio.gather(*writes)
             assert await reading == {"n": 0}
         for n, config in enumerate(stored):
@@ -193,10 +194,11 @@ async def test_writes_outlive_a_crash_and_an_outage_of_postgres(make_postgres: C
 async def test_outage_beyond_the_deadline_is_told(make_postgres: Callable[[], EmbeddedPostgres]) -> None:
     server = make_postgres()
     await migrate(server.conninfo)
-    async with Database(server.conninfo, timeout_s=0.2) as db, opened(db, retry_s=0.5) as saver:
-        await put(saver, str(uuid.uuid4()), n=0)
+    async with Database(server.conninfo) as db, opened(db) as patient, opened(db, retry_s=0.5) as saver:
+        await put(patient, str(uuid.uuid4()), n=0)
+        cast("Any", db)._timeout_s = 0.2  # opening it may take longer
         server.halt(immediate=True)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             for work in (put(saver, "a", n=1), saver.aget_tuple(config_of("a")), saver.adelete_thread("a")):
                 with pytest.raises(DatabaseUnavailable):
                     await work

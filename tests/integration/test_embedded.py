@@ -35,7 +35,7 @@ class _User:
     def stop(self) -> None:
         _pipe(self.process.stdin).close()
         assert _pipe(self.process.stdout).readline() == "stopped\n"
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=90)
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -77,7 +77,7 @@ def _started(data_dir: Path) -> Generator[EmbeddedPostgres]:
         server.stop()
 
 
-def _wait_until(is_so: Callable[[], bool], within_s: float = 30) -> None:
+def _wait_until(is_so: Callable[[], bool], within_s: float = 90) -> None:
     deadline = time.monotonic() + within_s
     while not is_so():
         assert time.monotonic() < deadline, "it did not happen in time"

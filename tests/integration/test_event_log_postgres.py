@@ -228,7 +228,7 @@ async def test_an_idle_reader_takes_little_memory(stage: Stage) -> None:
         before = tracemalloc.get_traced_memory()[0]
         readings = [stage.reader.read(key, after=BEGINNING, resumable=False) for key in keys]
         waiting = [asyncio.ensure_future(anext(reading)) for reading in readings]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while stage.reader.readers < 1001:  # noqa: ASYNC110  # a reader does not announce itself
                 await asyncio.sleep(0)
         taken = tracemalloc.get_traced_memory()[0] - before

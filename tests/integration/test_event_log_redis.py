@@ -22,7 +22,8 @@ def redis(make_redis: Callable[[], Valkey]) -> Valkey:
 
 
 @pytest.fixture
-async def stage(database_uri: str, redis: Valkey) -> AsyncIterator[Stage]:
+async def stage(database_uri: str, redis: Valkey, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+    monkeypatch.setattr("waystation.events.redis_pipe._ANSWER_S", 30.0)  # a killed one is found out at once
     async with redis_stage(database_uri, redis.url) as stage:
         yield stage
 
@@ -173,20 +174,21 @@ async def test_resumable_streams_need_no_redis(stage: Stage, redis: Valkey) -> N
     assert await reading == (written, End("success"))
 
 
-async def test_a_redis_that_hangs_holds_nobody_up_for_long(stage: Stage, redis: Valkey) -> None:
-    run = await stage.run(resumable=False)
-    reading = stage.read(run)
-    await stage.append(run, run.events(1))
-    await take(reading, 1)
+async def test_a_redis_that_hangs_holds_nobody_up_for_long(database_uri: str, redis: Valkey) -> None:
+    async with redis_stage(database_uri, redis.url) as stage:
+        run = await stage.run(resumable=False)
+        reading = stage.read(run)
+        await stage.append(run, run.events(1))
+        await take(reading, 1)
 
-    redis.pause()
-    try:
-        rest = run.events(5)
-        async with asyncio.timeout(5):
-            await stage.append(run, rest)
-        assert await take(reading, 5) == rest
-    finally:
-        redis.unpause()
+        redis.pause()
+        try:
+            rest = run.events(5)
+            async with asyncio.timeout(30):
+                await stage.append(run, rest)
+            assert await take(reading, 5) == rest
+        finally:
+            redis.unpause()
 
 
 async def test_new_runs_use_redis_again_when_it_is_back(stage: Stage, redis: Valkey) -> None:
@@ -257,7 +259,7 @@ async def test_channels_are_given_up_with_their_readers(stage: Stage, redis: Val
     assert _channels(redis) == 1
     await reading.aclose()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while _channels(redis):  # noqa: ASYNC110  # Redis tells nobody
             await asyncio.sleep(0.01)
 
@@ -272,7 +274,7 @@ async def test_nothing_stays_in_redis_for_ever(stage: Stage, redis: Valkey) -> N
 
 async def _until_used(stage: Stage, redis: Valkey) -> None:
     """Until a new run's events are in Redis."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             run = await stage.run(resumable=False)
             await stage.append(run, run.events(1))

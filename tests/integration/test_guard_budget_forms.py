@@ -57,7 +57,7 @@ async def ports(database: str | None) -> AsyncIterator[Ports]:
         yield replace(memory_ports(), tenant="acme")
         return
     async with Database(database, name="guards", max_size=2) as db:
-        stores = guard_stores(db)
+        stores = guard_stores(db, answer_s=20)
         yield stores.ports_for(str(uuid4()))
         await stores.close()
 
@@ -255,7 +255,7 @@ class TestAgents:
         budget = budget_of(Limit(100, unit="tokens", scope="user"))
         agent = agent_of(budget, AgentModel(pause_s=60))
         task = asyncio.create_task(agent.ainvoke(HI, config_of(ports)))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (await budget.standing(ports, ada(ports)))[0].held:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         task.cancel()

@@ -60,7 +60,7 @@ async def test_the_effective_rate_is_the_configured_one(stores: list[GuardStores
 
 
 async def test_one_of_all_opens_the_breaker_and_one_probes_it(stores: list[GuardStores]) -> None:
-    target, rules = str(uuid4()), BreakerRules(minimum=20, cooldown_s=0.3, probe_s=30)
+    target, rules = str(uuid4()), BreakerRules(minimum=20, window_s=60, cooldown_s=5, probe_s=60)
     states = [one.ports_for("default").state for one in stores]
     called = 0
 

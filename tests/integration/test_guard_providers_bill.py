@@ -162,7 +162,7 @@ async def _call(
     else:
         shown = asyncio.Event()
         reader = asyncio.create_task(_read(model, payer, plan.after, shown))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await shown.wait()
         reader.cancel()
         await asyncio.wait([reader])

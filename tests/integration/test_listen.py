@@ -22,7 +22,7 @@ async def _notify(uri: str, channel: str, *payloads: str) -> None:
 
 
 async def _next(subscription: Subscription) -> Notification | Gap:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await anext(subscription)
 
 
@@ -82,7 +82,7 @@ async def test_close_ends_the_iteration_of_waiting_and_later_readers(empty_datab
     reading = asyncio.create_task(read())
     await asyncio.sleep(0)
     await listener.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await reading == []
         assert await read() == []
     assert not listener.is_connected

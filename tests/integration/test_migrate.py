@@ -114,7 +114,7 @@ async def test_migration_waits_for_the_one_that_runs(empty_database_uri: str) ->
         await migrate(empty_database_uri, known=[_TABLE], timeout_s=0.1)
     waiting = asyncio.create_task(migrate(empty_database_uri, known=[_TABLE]))
     await _rows(empty_database_uri, f"select pg_terminate_backend({holder.info.backend_pid})")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert _TABLE.name in await waiting
     await holder.close()
 
@@ -172,7 +172,7 @@ async def test_a_schema_without_its_tables_is_refused(database_uri: str) -> None
 
 
 async def _until_waiting_for_t(uri: str, count: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         waiting = "select count(*) from pg_locks where not granted and relation = 't'::regclass"
         while await _rows(uri, waiting) != [(count,)]:  # noqa: ASYNC110  # Postgres cannot tell us
             await asyncio.sleep(0.01)

@@ -58,7 +58,7 @@ async def test_state_that_is_committed_while_the_creation_waits_for_the_thread_i
 
 
 async def _until_blocked(conn: Conn) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             cursor = await conn.execute(
                 "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"

@@ -99,7 +99,7 @@ async def test_delete_of_a_busy_thread_names_its_runs_and_tells_the_worker(db: D
             (deleted,) = await thread_removal.delete(conn, T, [thread_id])
         assert {key.run_id for key in deleted.active_runs} == {running, pending}
         assert [key.run_id for key in deleted.ended_runs] == [ended]
-        told = [json.loads(n.payload) async for n in listening.notifies(timeout=5, stop_after=1)]
+        told = [json.loads(n.payload) async for n in listening.notifies(timeout=60, stop_after=1)]
     assert [(n["tenant_id"], n["thread_id"], n["run_id"]) for n in told] == [(T, thread_id, running)]
 
 
@@ -127,14 +127,14 @@ async def test_delete_waits_for_a_checkpoint_being_written_and_takes_it_too(db: 
             deletion = asyncio.create_task(delete())
             await blocked(watcher)
             await leave_traces(worker, thread_id, run_id)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await deletion
         assert await traces(conn) == {table: [] for table in TRACES}
 
 
 async def blocked(watcher: Conn) -> None:
     """Until some session waits for a lock."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             cur = await watcher.execute(
                 "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"

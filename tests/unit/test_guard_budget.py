@@ -165,7 +165,7 @@ async def test_a_cancelled_call_is_paid_for_and_leaves_no_hold() -> None:
     config: Any = {"configurable": {PORTS_KEY: ports, "langgraph_auth_user_id": "ada"}, "callbacks": watcher.handlers}
     task = asyncio.create_task(_in_a_node(program.model, config))
     account = Account("default", "user", "ada", "usd")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (await ports.ledger.balances([account]))[0].held:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     task.cancel()

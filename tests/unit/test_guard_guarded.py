@@ -183,7 +183,7 @@ async def test_a_cancelled_run_tells_of_its_open_calls(streams: bool) -> None:
 
     graph = guarded(graph, [Began()])
     task = asyncio.create_task(run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await began.wait()
         while not model.calls and streams:  # noqa: ASYNC110
             await asyncio.sleep(0)
@@ -196,7 +196,7 @@ async def test_a_reader_that_leaves_ends_the_open_calls() -> None:
     guard = Noting()
     graph = guarded(speaking(ScriptedModel(waits=True)), [guard])
     stream = graph.astream(HI, stream_mode="messages")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await anext(stream)
         await stream.aclose()
     assert guard.ends == ["cancelled"]
@@ -241,7 +241,7 @@ async def test_a_cancelled_call_of_a_guarded_model_ends_with_its_task() -> None:
     guard = Ended()
     model = guarded(ScriptedModel(pause_s=60), [guard])
     task = asyncio.create_task(model.ainvoke("hi"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not guard.asked:  # noqa: ASYNC110
             await asyncio.sleep(0)
         task.cancel()

@@ -87,7 +87,7 @@ async def test_what_waits_leaves_without_a_flush() -> None:
         publisher.emit(event(number))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while journal.numbers != list(range(5)):  # noqa: ASYNC110  # the pause is short and nobody tells of its end
             await asyncio.sleep(0.001)
 
