@@ -19,6 +19,8 @@ from langgraph.prebuilt import ToolNode
 from pydantic import BaseModel
 
 from scripted_calls import USAGE, ScriptedModel
+from waystation.catalog.keys_guards import LevelKeys
+from waystation.guarding.policy_levels import Levels
 from waystation_guards.caching.answers import MARK
 from waystation_guards.caching.responses import ResponseCache
 from waystation_guards.caching.rules import CacheRules
@@ -224,6 +226,16 @@ async def test_a_guard_can_tell_calls_that_the_layer_has_seen_from_others(world:
         thread.start()
         await asyncio.to_thread(thread.join)
     assert seen == [True, True, False, False]
+
+
+async def test_a_policys_levels_refuse_a_model_that_the_layer_cannot_stand_before(world: World) -> None:
+    levels = Levels(LevelKeys(check_s=0.01), {})
+    await world.set("minimal")
+    with layered(Layer(known=Known(levels, FAQ))):
+        config = watched({}, [levels])
+        assert text(await world.model.ainvoke(HOURS, config)) == ("From 9 to 17 h.", "minimal")
+        with pytest.raises(InMinimal):
+            await FakeListLLM(responses=["x"]).ainvoke(HOURS, config)
 
 
 async def test_a_level_that_cannot_be_read_is_the_last_known_one(world: World) -> None:

@@ -82,13 +82,17 @@ class ResponseCache:
         semantic: SemanticCache | None = None,
         prices: Prices | None = None,
         on_event: OnCacheEvent | None = None,
+        name: str = "answer",
     ) -> None:
         """`semantic`: also look for answers to questions that mean the same. `on_event`: told what happens, for
-        metrics; it must not block. Defaults: the rules' own, prices of the library, nobody told."""
+        metrics; it must not block. `name`: caches of one name share what they keep; two that may stand around the same
+        call need two, or the inner one would wait for the outer. Defaults: the rules' own, prices of the library,
+        nobody told."""
         self.rules = rules or CacheRules()
         self.semantic = semantic
         self.prices = prices or Prices()
         self._on_event = on_event
+        self._name = name
         self._away_until = 0.0
         self._flights = Flights()
         self._refreshing: set[asyncio.Task[None]] = set()
@@ -104,7 +108,7 @@ class ResponseCache:
     ) -> Asked:
         """The call as the cache sees it: whose it is, and what is asked."""
         question, site = question_of(model, messages, stop, kwargs), site_of(config)
-        key = key_of("answer", site, self.rules.scope, question.digest, version=self.rules.version)
+        key = key_of(self._name, site, self.rules.scope, question.digest, version=self.rules.version)
         return Asked(question, key, site, ports_of(config), _store_of(config), self._why_not(question, site))
 
     async def begin(self, asked: Asked, *, blocking: bool = False) -> Found | Turn:

@@ -76,7 +76,8 @@ class ModelParts:
 def _cache(keys: CacheKeys, prices: Prices) -> ResponseCache:
     near = keys.semantic
     semantic = None if near is None else SemanticCache(near.threshold, near.candidates, near.within_s)
-    return ResponseCache(keys, semantic=semantic, prices=prices, on_event=count_hit)
+    # A graph may bring a cache of its own along, around the same calls.
+    return ResponseCache(keys, semantic=semantic, prices=prices, on_event=count_hit, name="policy")
 
 
 def _failover(key: str, keys: FailoverKeys) -> Failover:
