@@ -13,7 +13,7 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -79,10 +79,24 @@ class Process:
         if worker is None:
             return
 
-        async def drain(_side: GraphSide) -> None:
-            await worker.drain(grace_s)
+        await _drained(worker, self.services.graphs, grace_s)
 
-        await self.services.graphs.call(drain)
+
+async def _drained(worker: Worker, host: GraphHost, grace_s: float) -> None:
+    async def drain(_side: GraphSide) -> None:
+        await worker.drain(grace_s)
+
+    await host.call(drain)
+
+
+def _handing_over(worker: Worker, host: GraphHost) -> Callable[..., Awaitable[None]]:
+    """The exit of a process whose opening breaks off: its worker may have claimed runs by then."""
+
+    async def leave(kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            await _drained(worker, host, 0)
+
+    return leave
 
 
 def new_worker_id() -> str:
@@ -149,6 +163,8 @@ async def open_process(
             tracing=tracing,
         )
         host = await stack.enter_async_context(GraphHost.run(side))
+        if box.worker is not None:
+            stack.push_async_exit(_handing_over(box.worker, host))
         wakeups = Wakeups(box.worker)
         hearing = asyncio.create_task(_hear(listener, wakeups), name="hear")
         stack.push_async_callback(_cancelled, hearing)

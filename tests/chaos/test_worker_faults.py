@@ -130,7 +130,7 @@ async def test_a_step_longer_than_the_grace_period_is_handed_over_without_counti
 ) -> None:
     with fleet_of(tmp_path, database_uri, **PATIENT, BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS="2") as fleet:
         witness = await Witness(database_uri, fleet.executions).install()
-        api, worker = await fleet.api().ready(), fleet.worker("worker-0")
+        api, worker = await fleet.api().ready(), await fleet.worker("worker-0").ready()
         async with client_of(api.url) as client:
             runs = await submit_many(client, 5, "steps", {"steps": 2, "delay_s": 8}, durability="sync")
             await witness.until_started(5)
@@ -141,6 +141,24 @@ async def test_a_step_longer_than_the_grace_period_is_handed_over_without_counti
             counted = await witness.check([run.run_id for run in runs])
     say(f"SIGTERM within a step of 8 s: {counted}")
     assert (counted.crashes, counted.attempts, counted.repeated_steps) == (0, 10, 5)
+
+
+async def test_a_worker_that_is_stopped_while_it_starts_hands_over_what_it_has_claimed(
+    tmp_path: Path, database_uri: str
+) -> None:
+    with fleet_of(tmp_path, database_uri, **PATIENT) as fleet:
+        witness = await Witness(database_uri, fleet.executions).install()
+        api = await fleet.api().ready()
+        async with client_of(api.url) as client:
+            runs = await submit_many(client, 5, "steps", {"steps": 2, "delay_s": 1}, durability="sync")
+            worker = fleet.worker("worker-0")
+            await witness.until_started(1)
+            worker.terminate()
+            assert await worker.ended(within_s=60) == 0, worker.log()
+            fleet.worker("successor")
+            await witness.until_final([run.run_id for run in runs], within_s=90)
+            counted = await witness.check([run.run_id for run in runs])
+    assert counted.crashes == 0
 
 
 async def test_with_the_default_leases_a_killed_workers_run_goes_on_by_itself(
