@@ -237,8 +237,12 @@ async def test_an_immediate_restart_of_postgres_ends_no_run(
             await asyncio.sleep(0.5)
         counted = await load.all_right()
         assert all(node.is_alive for node in load.fleet.nodes)
+        # How far the others run ahead of their checkpoints is a matter of how long Postgres takes.
+        durable = [run.run_id for run in load.submitted]
+        rows = await load.witness.ask("select sum(attempt - 1)::int from run where run_id = any(%s::uuid[])", durable)
+        begun = sum(len(load.witness.starts(run)) for run in durable)
     say(f"Postgres restarted twice: {counted}")
-    assert counted.repeated_steps <= 2 * (counted.attempts - RUNS)
+    assert begun - len(durable) * STEPS <= rows[0][0]
 
 
 async def test_postgres_may_be_away_for_8_s(
