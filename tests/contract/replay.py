@@ -22,10 +22,11 @@ from websockets.exceptions import ConnectionClosed
 from contract.compare import Difference, compare_exchange
 from contract.normalise import FIXED_IDS, Ids
 
-DEADLINE_S: Final = 20.0
+DEADLINE_S: Final = 60.0
 MOMENT_S: Final = 0.5
 LISTENS_S: Final = 1.5
 SILENCE_S: Final = 2.0
+TURNS: Final = 20
 _THREAD = re.compile(r"^/threads/([0-9a-f-]{36})(/|$|\?)")
 _KEPT_HEADERS: Final = (
     *("content-type", "location", "content-location", "x-pagination-total", "x-pagination-next", "cache-control"),
@@ -108,7 +109,9 @@ class Replay:
         self._is_open.clear()
         task = asyncio.create_task(self._answered(exchange))
         await self._is_open.wait()
-        await asyncio.sleep(LISTENS_S)  # the server has begun to listen; nothing says so to a client
+        for _ in range(TURNS):  # the server begins to listen, and nothing says so to a client
+            await asyncio.sleep(LISTENS_S / TURNS)
+            await self.client.post("/threads/count", json={})  # as slow as what it does meanwhile
         return task
 
     def ours(self, value: Any) -> Any:
@@ -218,6 +221,12 @@ def _is_terminal(events: list[dict[str, Any]]) -> bool:
     return isinstance(data, dict) and cast("dict[str, Any]", data).get("method") == "lifecycle"
 
 
+async def _a_while(seconds: float) -> None:
+    """Seconds in which this process runs: those in which the machine had no time for it count little."""
+    for _ in range(TURNS):
+        await asyncio.sleep(seconds / TURNS)
+
+
 async def _for_a_moment(response: httpx.Response) -> list[dict[str, Any]]:
     """What comes where the recorder waited in vain."""
     events: list[dict[str, Any]] = []
@@ -315,7 +324,8 @@ async def a_cancelled_run(replay: Replay, exchange: dict[str, Any]) -> None:
     thread = replay.ours(exchange["request"]["path"]).partition("/stream")[0]
     body = {"assistant_id": "slow", "input": {"n": 30}}
     run = (await replay.client.post(f"{thread}/runs", json=body)).json()
-    await asyncio.sleep(SILENCE_S)
+    await _until(replay, f"{thread}/runs/{run['run_id']}", lambda found: found["status"] == "running")
+    await _a_while(SILENCE_S)
     await replay.client.post(f"{thread}/runs/{run['run_id']}/cancel")
 
 

@@ -44,7 +44,7 @@ async def replay(scenario: str, database_uri: str, *, project: Path = BASIC) -> 
     settings = Settings(database_uri=database_uri, n_jobs_per_worker=4)
     app = create_app(lambda: api_services(database_uri, project=project, settings=settings))
     unexplained: list[Difference] = []
-    async with served(app) as (_, url), httpx.AsyncClient(base_url=url, timeout=30) as client:
+    async with served(app) as (_, url), httpx.AsyncClient(base_url=url, timeout=60) as client:
         found = Replay(client, scenario).run(read(TRANSCRIPTS / f"{scenario}.jsonl"))
         unexplained += [x async for x in found if not any(rule.covers(x) for rule in EXPLAINED)]
     assert not unexplained, "\n".join(str(difference) for difference in unexplained)
