@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 
 LIMIT: dict[str, Any] = {"size": 1, "scope": "tenant", "window": "day"}
 """Enough for all; so calls are in the ledger."""
-INDEX: dict[str, Any] = {"index": {"dims": 64, "embed": "./more.py:embed"}}
+INDEX: dict[str, Any] = {"index": {"dims": 64, "embed": "./graphs.py:embed"}}
 PATIENT: dict[str, Any] = {"ttl_s": 600, "store_s": 30, "wait_s": 60, "lock_s": 60}
 """A cache that waits for a store on a busy machine."""
 NEAR: dict[str, Any] = {"threshold": 0.8, "within_s": 30}
@@ -41,7 +41,7 @@ def project(folder: Path, guards: dict[str, Any], store: dict[str, Any] | None =
     made = folder / "project"
     shutil.copytree(PROJECT, made, dirs_exist_ok=True)
     keys = json.loads((made / "langgraph.json").read_text())
-    keys["graphs"] |= {"use": "./more.py:use", "shape": "./more.py:shape"}
+    keys["graphs"] |= {"use": "./graphs.py:use", "shape": "./graphs.py:shape"}
     keys["waystation"] = {"guards": {"prices": "prices.json", **guards}}
     if store is not None:
         keys["store"] = store

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from waystation_db.embedded import EmbeddedPostgres, find_bindir
+from waystation_db.embedded_files import is_held
 from waystation_db.errors import EmbeddedError
 
 _USER = Path(__file__).with_name("embedded_user.py")
@@ -244,6 +245,7 @@ def test_process_id_of_a_dead_postmaster_may_belong_to_another_process(data_dir:
         locks = [data_dir / "data" / "postmaster.pid", sockets / ".s.PGSQL.5432.lock"]
         contents = [lock.read_text().splitlines() for lock in locks]
         server.halt(immediate=True)
+    _wait_until(lambda: not is_held(data_dir / "guard.lock"))  # it removes the folder of sockets at its end
     sockets.mkdir(mode=0o700, exist_ok=True)
     for lock, lines in zip(locks, contents, strict=True):
         lock.write_text("\n".join([str(os.getppid()), *lines[1:]]) + "\n")

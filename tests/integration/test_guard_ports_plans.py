@@ -71,7 +71,7 @@ HOT: dict[str, tuple[LiteralString, dict[str, Any]]] = {
         {"tenant_ids": ["default"], "account_ids": ["0cc175b9-c0f1-b6a8-31c3-99e269772661"]},
     ),
     "ratio": (_LEDGER["ratio"], {"model": "m"}),
-    "entries": (_LEDGER["entries"], _MARK),
+    "entries": (_LEDGER["entries"], {**_MARK, "all": False}),
     "model entries": (_LEDGER["model_entries"], _MARK),
     "of a call": (_LEDGER["of_call"], {"call_id": "7"}),
     "cache get": (_CACHE["get"], {"key": "k7"}),
