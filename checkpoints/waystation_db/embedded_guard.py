@@ -57,7 +57,8 @@ def main() -> None:
 
 
 def _answer(message: dict[str, Any]) -> None:
-    os.write(1, json.dumps(message).encode() + b"\n")
+    with contextlib.suppress(BrokenPipeError):  # who asked is gone; their lock is, too, which says what is to be done
+        os.write(1, json.dumps(message).encode() + b"\n")
     with open(os.devnull, "rb+") as nothing:
         os.dup2(nothing.fileno(), 1)
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, cast
 
@@ -221,6 +221,24 @@ def test_adopted_server_ends_when_its_user_is_killed(data_dir: Path, use: Callab
         os.close(cast(int, server._share))  # pyright: ignore[reportPrivateUsage]  # no public way to die
         server._share = None  # pyright: ignore[reportPrivateUsage]
         _wait_until(lambda: not _running(postmaster))
+
+
+def test_a_server_whose_first_user_dies_while_it_starts_ends_too(data_dir: Path, use: Callable[[], _User]) -> None:
+    user = use()
+    _wait_until(lambda: (data_dir / "guard.lock").exists() and is_held(data_dir / "guard.lock"))
+    user.process.kill()
+    _wait_until(lambda: not is_held(data_dir / "guard.lock"))
+    assert _serving(data_dir) == []
+
+
+def _serving(data_dir: Path) -> list[str]:
+    """The processes that serve this data."""
+    found: list[str] = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            line = entry.read_bytes().decode(errors="replace")
+            found += [line] if str(data_dir / "data") in line and "embedded_guard" not in line else []
+    return found
 
 
 def _parent_of(pid: int) -> int:
