@@ -14,10 +14,6 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from waystation_db import assistant_sealing as sealing
-from waystation_db.cipher import Cipher, loads
-from waystation_db.json import dumps
-from waystation_db.pool import cipher_of
 from waystation_db.sql import load
 
 _q = load("assistants")
@@ -102,13 +98,12 @@ async def create(conn: Conn, tenant_id: str, new: NewAssistant) -> bytes | None:
         "context": new.context,
         "metadata": new.metadata,
     }
-    params = await sealing.sealed(cipher_of(conn), tenant_id, new.assistant_id, params)
-    return await _face(conn, _q["create_assistant"], params)
+    return await _json(conn, _q["create_assistant"], params)
 
 
 async def get(conn: Conn, tenant_id: str, assistant_id: str, *, visible: str | None = None) -> bytes | None:
     """An assistant as the API shows it; None if there is none."""
-    return await _face(conn, _q["get_assistant"], _params(tenant_id, assistant_id, visible))
+    return await _json(conn, _q["get_assistant"], _params(tenant_id, assistant_id, visible))
 
 
 async def graph_of(
@@ -117,10 +112,7 @@ async def graph_of(
     """The graph of an assistant and what it is configured with; None if there is no such assistant."""
     cur = await conn.execute(_q["assistant_graph"], _params(tenant_id, assistant_id, visible))
     row = await cur.fetchone()
-    if row is None or (cipher := cipher_of(conn)) is None:
-        return None if row is None else AssistantGraph(*row)
-    graph_id, config, context = row
-    return AssistantGraph(graph_id, *await sealing.opened(cipher, tenant_id, assistant_id, config, context))
+    return None if row is None else AssistantGraph(*row)
 
 
 async def lock(conn: Conn, tenant_id: str, assistant_id: str, *, visible: str | None = None) -> bool:
@@ -141,31 +133,14 @@ async def patch(conn: Conn, tenant_id: str, assistant_id: str, *, change: Assist
         "context": change.context,
         "metadata": change.metadata,
     }
-    if (cipher := cipher_of(conn)) is not None:
-        params = await _sealed_patch(conn, cipher, params)
-    return await _face(conn, _q["patch_assistant"], params)
-
-
-async def _sealed_patch(conn: Conn, cipher: Cipher, params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of a change. What SQL derives one from the other (`config.configurable` and `context`) it cannot
-    derive where they are sealed: both are given then, for an assistant that is locked."""
-    tenant_id, assistant_id = params["tenant_id"], params["assistant_id"]
-    if params["context"] is not None and params["config"] is None:
-        stored = await graph_of(conn, tenant_id, assistant_id)
-        config = {} if stored is None else {**stored.config}
-        config.pop("configurable", None)
-        context = loads(params["context"])
-        params |= {"config": dumps(config | ({"configurable": context} if context else {})).decode()}
-    elif params["config"] is not None and params["context"] is None:
-        params |= {"context": dumps(loads(params["config"]).get("configurable") or {}).decode()}
-    return await sealing.sealed(cipher, tenant_id, assistant_id, params)
+    return await _json(conn, _q["patch_assistant"], params)
 
 
 async def set_latest(
     conn: Conn, tenant_id: str, assistant_id: str, *, version: int, visible: str | None = None
 ) -> bytes | None:
     """Show a version again, with every field. None: no such version, or no such assistant."""
-    return await _face(conn, _q["set_latest"], _params(tenant_id, assistant_id, visible) | {"version": version})
+    return await _json(conn, _q["set_latest"], _params(tenant_id, assistant_id, visible) | {"version": version})
 
 
 async def delete(conn: Conn, tenant_id: str, assistant_id: str, *, visible: str | None = None) -> bool:
@@ -194,11 +169,7 @@ async def search(
     fields: Sequence[str] | None = None,
     visible: str | None = None,
 ) -> list[bytes]:
-    """A page of assistants, each as JSON; `fields` are those to show (None: all). Raises SearchesSealed."""
-    cipher, wanted = cipher_of(conn), fields
-    sealing.check_searchable(cipher, where.metadata)
-    if cipher is not None and fields is not None:
-        fields = [*fields, "assistant_id"]  # what is sealed is bound to it
+    """A page of assistants, each as JSON; `fields` are those to show (None: all)."""
     params = _filter_params(tenant_id, where, visible) | {
         "limit": limit,
         "offset": offset,
@@ -207,13 +178,11 @@ async def search(
         "fields": None if fields is None else list(fields),
     }
     cur = await conn.execute(_q["search_assistants"], params)
-    found = [cast(str, row[0]).encode() for row in await cur.fetchall()]
-    return await sealing.open_faces(cipher, tenant_id, found, fields=wanted)
+    return [cast(str, row[0]).encode() for row in await cur.fetchall()]
 
 
 async def count(conn: Conn, tenant_id: str, *, where: AssistantFilter, visible: str | None = None) -> int:
-    """How many assistants match. Raises SearchesSealed."""
-    sealing.check_searchable(cipher_of(conn), where.metadata)
+    """How many assistants match."""
     row = await (await conn.execute(_q["count_assistants"], _filter_params(tenant_id, where, visible))).fetchone()
     return 0 if row is None else row[0]
 
@@ -228,12 +197,9 @@ async def versions(
     offset: int,
     visible: str | None = None,
 ) -> bytes | None:
-    """A page of an assistant's versions as a JSON list, the newest first. None: no such assistant. Raises
-    SearchesSealed."""
-    sealing.check_searchable(cipher_of(conn), metadata)
+    """A page of an assistant's versions as a JSON list, the newest first. None: no such assistant."""
     params = {"metadata": metadata, "limit": limit, "offset": offset}
-    found = await _json(conn, _q["versions"], _params(tenant_id, assistant_id, visible) | params)
-    return None if found is None else await sealing.open_versions(cipher_of(conn), tenant_id, found)
+    return await _json(conn, _q["versions"], _params(tenant_id, assistant_id, visible) | params)
 
 
 def _params(tenant_id: str, assistant_id: str, visible: str | None) -> dict[str, Any]:
@@ -248,11 +214,6 @@ def _filter_params(tenant_id: str, where: AssistantFilter, visible: str | None) 
         "graph_id": where.graph_id,
         "name": where.name,
     }
-
-
-async def _face(conn: Conn, statement: LiteralString, params: Mapping[str, Any]) -> bytes | None:
-    face = await _json(conn, statement, params)
-    return None if face is None else await sealing.open_face(cipher_of(conn), params["tenant_id"], face)
 
 
 async def _json(conn: Conn, statement: LiteralString, params: Mapping[str, Any]) -> bytes | None:
