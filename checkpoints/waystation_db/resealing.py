@@ -137,6 +137,7 @@ async def _renew(
     again: bool,
 ) -> None:
     progress.seen += 1
+    cipher.adopt(_NO_CONTEXT)  # what is plain has none; that of the row before is not its own
     labels = [label for value in _values(kind, values) for label in _labels(value)]
     is_old = any(not cipher.is_current(label) for label in labels)
     try:
@@ -282,6 +283,8 @@ def _looks_sealed(value: Any) -> bool:
 def _write_key(key: Key) -> Place:
     return write_place(key[0], key[1], key[2], key[3], int(key[4]), key[5])
 
+
+_NO_CONTEXT: dict[str, Any] = {MARK: {"context": {}}}
 
 TABLES: dict[str, Table] = {
     "checkpoint_blobs": Table(
