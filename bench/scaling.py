@@ -30,7 +30,7 @@ from bench.rollouts.pods import Deployment
 from bench.services import Services
 
 FACTOR = 6.0
-WAVE = ((0.0, 2.0), (15.0, 2.0), (40.0, 25.0), (85.0, 25.0), (105.0, 2.0), (215.0, 2.0))
+WAVE = ((0.0, 2.0), (15.0, 2.0), (40.0, 33.0), (85.0, 33.0), (105.0, 2.0), (215.0, 2.0))
 """(second, runs per second): straight between these."""
 RUN = {"steps": 3, "tokens": 1, "token_s": 0.5}
 RUN_S = 1.5
