@@ -51,7 +51,7 @@ def rendered(name: str) -> list[Manifest]:
 def _rendered(name: str) -> tuple[Manifest, ...]:
     if name in VARIANTS:
         with tempfile.TemporaryDirectory(prefix="waystation-k8s-") as folder:
-            _write(Path(folder).resolve(), VARIANTS[name])
+            write_variant(Path(folder).resolve(), name)
             return _loaded(_kustomize(Path(folder)))
     return _loaded(_kustomize(K8S / name))
 
@@ -69,15 +69,15 @@ def _kustomize(folder: Path) -> str:
     return done.stdout
 
 
-def _write(folder: Path, components: Sequence[str]) -> None:
-    """Put an overlay of these components there. Kustomize wants their paths to be relative."""
+def write_variant(folder: Path, name: str) -> None:
+    """Put that variant's overlay there. Kustomize wants the paths of its components to be relative."""
     here = os.path.relpath(K8S, folder)
     overlay = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "namespace": "waystation",
         "resources": [f"{here}/base"],
-        "components": [f"{here}/components/{component}" for component in components],
+        "components": [f"{here}/components/{component}" for component in VARIANTS[name]],
         "images": [
             {"name": "waystation", "newName": "registry.example.com/my-agents", "newTag": "1.0.0"},
             {"name": "valkey/valkey", "newTag": "8.1.4-alpine"},

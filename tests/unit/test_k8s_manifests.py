@@ -151,7 +151,9 @@ def test_references_lead_somewhere(overlay: str) -> None:
         assert {("Service", canary["stableService"]), ("Service", canary["canaryService"])} <= named
         assert ("Ingress", canary["trafficRouting"]["nginx"]["stableIngress"]) in named
         assert all(("AnalysisTemplate", t["templateName"]) in named for t in canary["analysis"]["templates"])
-        assert one(manifests, "Deployment", rollout["spec"]["workloadRef"]["name"])["spec"]["replicas"] == 0
+        # A number in the Deployment would take pods away before the Rollout's serve, or bring them back at each apply.
+        assert "replicas" not in one(manifests, "Deployment", rollout["spec"]["workloadRef"]["name"])["spec"]
+        assert rollout["spec"]["workloadRef"]["scaleDown"] == "onsuccess"
 
 
 @ALL
@@ -174,7 +176,7 @@ def test_every_object_belongs_to_a_step_of_the_rollout(overlay: str) -> None:
     for manifest in rendered(overlay):
         assert manifest["metadata"]["labels"]["app.kubernetes.io/component"] in {
             *("config", "postgres", "redis", "migrate-pre", "migrate-post"),
-            *("api", "api-canary", "worker", "ingress", "monitoring", "autoscaling"),
+            *("api", "api-canary", "api-pods", "worker", "ingress", "monitoring", "autoscaling"),
         }
 
 

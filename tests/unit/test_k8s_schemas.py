@@ -23,7 +23,7 @@ from k8s_manifests import OVERLAYS, VARIANTS, needs_kubectl, rendered
 
 pytestmark = needs_kubectl
 
-VERSIONS = ("1.31", "1.37")
+VERSIONS = ("1.27", "1.31", "1.37")
 SCHEMAS = Path(__file__).parents[1] / "fixtures" / "k8s_schemas"
 
 GROUPS = {
