@@ -72,7 +72,47 @@ async def use_everything(sdk: Client) -> dict[str, Any]:
     await sdk.store.put_item(["notes"], "own", {"text": MARK})
     assert (await sdk.store.get_item(["notes"], "own"))["value"] == {"text": MARK}
     cron = await sdk.crons.create("everywhere", schedule="0 0 1 1 *", input={"text": MARK}, metadata=metadata)
-    return {"thread_id": thread_id, "copy_id": copy_id, "run_id": later["run_id"], "cron": cron}
+    assistant_id = await use_an_assistant(sdk)
+    ids = {"thread_id": thread_id, "copy_id": copy_id, "run_id": later["run_id"], "assistant_id": assistant_id}
+    return {**ids, "cron": cron}
+
+
+async def use_an_assistant(sdk: Client) -> str:
+    """Put the marker wherever an assistant can have it, in two versions, and let it run."""
+    made = await sdk.assistants.create(
+        "everywhere", context={"whisper": "v1 " + MARK}, config={"tags": [MARK]}, metadata={"secret": MARK}
+    )
+    assistant_id = made["assistant_id"]
+    await sdk.assistants.update(assistant_id, context={"whisper": MARK})
+    await assistant_is_read(sdk, assistant_id)
+    await assistant_runs(sdk, assistant_id)
+    return assistant_id
+
+
+async def assistant_is_read(sdk: Client, assistant_id: str) -> None:
+    """An assistant of `use_an_assistant` shows what it was made of, in every way to ask."""
+    config = {"tags": [MARK], "configurable": {"whisper": MARK}}
+    search: Any = await sdk.assistants.search(limit=100)
+    selected: Any = await sdk.assistants.search(limit=100, select=["context", "assistant_id"])
+    listed = next(one for one in search if one["assistant_id"] == assistant_id)
+    versions: Any = await sdk.assistants.get_versions(assistant_id)
+    for shown in (await sdk.assistants.get(assistant_id), listed, versions[0]):
+        assert (shown["config"], shown["context"], shown["metadata"]) == (config, {"whisper": MARK}, {"secret": MARK})
+    assert versions[1]["config"] == {"tags": [MARK], "configurable": {"whisper": "v1 " + MARK}}
+    assert versions[1]["context"] == {"whisper": "v1 " + MARK}
+    assert {"assistant_id": assistant_id, "context": {"whisper": MARK}} in selected
+
+
+async def assistant_runs(sdk: Client, assistant_id: str) -> None:
+    """What an assistant is configured with reaches its graph, and what its thread and its run show."""
+    thread_id = (await sdk.threads.create())["thread_id"]
+    await sdk.runs.wait(thread_id, assistant_id, input={"text": "hello"}, metadata={"public": "run"})
+    last: Any = await sdk.store.get_item(["notes"], "last")
+    assert last["value"] == {"text": "hello", "of": MARK}
+    thread: Any = await sdk.threads.get(thread_id)
+    assert (thread["config"]["tags"], thread["config"]["configurable"]["whisper"]) == ([MARK], MARK)
+    [run] = await sdk.runs.list(thread_id)
+    assert run["metadata"].items() >= {"secret": MARK, "public": "run"}.items()
 
 
 def places_of(mark: str, kept: dict[str, bytes]) -> list[str]:

@@ -125,6 +125,12 @@ class AesCipher:
             for name, value in members.items()
         }
 
+    async def seal_each(
+        self, place: Place, members: Mapping[str, Any], *, private: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """See `Cipher`."""
+        return await self.seal_members(place, members, private=private)
+
     async def open_members(self, place: Place, members: Mapping[str, Any]) -> dict[str, Any]:
         """See `Cipher`."""
         return {

@@ -14,6 +14,10 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from waystation_db import assistant_sealing as sealing
+from waystation_db.cipher import Cipher, loads
+from waystation_db.json import dumps
+from waystation_db.pool import cipher_of
 from waystation_db.sql import load
 
 _q = load("assistants")
@@ -98,12 +102,13 @@ async def create(conn: Conn, tenant_id: str, new: NewAssistant) -> bytes | None:
         "context": new.context,
         "metadata": new.metadata,
     }
-    return await _json(conn, _q["create_assistant"], params)
+    params = await sealing.sealed(await sealing.cipher_for(conn), tenant_id, new.assistant_id, params)
+    return await _face(conn, _q["create_assistant"], params)
 
 
 async def get(conn: Conn, tenant_id: str, assistant_id: str, *, visible: str | None = None) -> bytes | None:
     """An assistant as the API shows it; None if there is none."""
-    return await _json(conn, _q["get_assistant"], _params(tenant_id, assistant_id, visible))
+    return await _face(conn, _q["get_assistant"], _params(tenant_id, assistant_id, visible))
 
 
 async def graph_of(
@@ -112,7 +117,10 @@ async def graph_of(
     """The graph of an assistant and what it is configured with; None if there is no such assistant."""
     cur = await conn.execute(_q["assistant_graph"], _params(tenant_id, assistant_id, visible))
     row = await cur.fetchone()
-    return None if row is None else AssistantGraph(*row)
+    if row is None or (cipher := cipher_of(conn)) is None:
+        return None if row is None else AssistantGraph(*row)
+    graph_id, config, context = row
+    return AssistantGraph(graph_id, *await sealing.opened(cipher, tenant_id, assistant_id, config, context))
 
 
 async def lock(conn: Conn, tenant_id: str, assistant_id: str, *, visible: str | None = None) -> bool:
@@ -133,14 +141,31 @@ async def patch(conn: Conn, tenant_id: str, assistant_id: str, *, change: Assist
         "context": change.context,
         "metadata": change.metadata,
     }
-    return await _json(conn, _q["patch_assistant"], params)
+    if (cipher := await sealing.cipher_for(conn)) is not None:
+        params = await _sealed_patch(conn, cipher, params)
+    return await _face(conn, _q["patch_assistant"], params)
+
+
+async def _sealed_patch(conn: Conn, cipher: Cipher, params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a change. What SQL derives one from the other (`config.configurable` and `context`) it cannot
+    derive where they are sealed: both are given then, for an assistant that is locked."""
+    tenant_id, assistant_id = params["tenant_id"], params["assistant_id"]
+    if params["context"] is not None and params["config"] is None:
+        stored = await graph_of(conn, tenant_id, assistant_id)
+        config = {} if stored is None else {**stored.config}
+        config.pop("configurable", None)
+        context = loads(params["context"])
+        params |= {"config": dumps(config | ({"configurable": context} if context else {})).decode()}
+    elif params["config"] is not None and params["context"] is None:
+        params |= {"context": dumps(loads(params["config"]).get("configurable") or {}).decode()}
+    return await sealing.sealed(cipher, tenant_id, assistant_id, params)
 
 
 async def set_latest(
     conn: Conn, tenant_id: str, assistant_id: str, *, version: int, visible: str | None = None
 ) -> bytes | None:
     """Show a version again, with every field. None: no such version, or no such assistant."""
-    return await _json(conn, _q["set_latest"], _params(tenant_id, assistant_id, visible) | {"version": version})
+    return await _face(conn, _q["set_latest"], _params(tenant_id, assistant_id, visible) | {"version": version})
 
 
 async def delete(conn: Conn, tenant_id: str, assistant_id: str, *, visible: str | None = None) -> bool:
@@ -169,7 +194,11 @@ async def search(
     fields: Sequence[str] | None = None,
     visible: str | None = None,
 ) -> list[bytes]:
-    """A page of assistants, each as JSON; `fields` are those to show (None: all)."""
+    """A page of assistants, each as JSON; `fields` are those to show (None: all). Raises SearchesSealed."""
+    cipher, wanted = cipher_of(conn), fields
+    await sealing.check_searchable(conn, where.metadata)
+    if cipher is not None and fields is not None:
+        fields = [*fields, "assistant_id"]  # what is sealed is bound to it
     params = _filter_params(tenant_id, where, visible) | {
         "limit": limit,
         "offset": offset,
@@ -178,11 +207,13 @@ async def search(
         "fields": None if fields is None else list(fields),
     }
     cur = await conn.execute(_q["search_assistants"], params)
-    return [cast(str, row[0]).encode() for row in await cur.fetchall()]
+    found = [cast(str, row[0]).encode() for row in await cur.fetchall()]
+    return await sealing.open_faces(cipher, tenant_id, found, fields=wanted)
 
 
 async def count(conn: Conn, tenant_id: str, *, where: AssistantFilter, visible: str | None = None) -> int:
-    """How many assistants match."""
+    """How many assistants match. Raises SearchesSealed."""
+    await sealing.check_searchable(conn, where.metadata)
     row = await (await conn.execute(_q["count_assistants"], _filter_params(tenant_id, where, visible))).fetchone()
     return 0 if row is None else row[0]
 
@@ -197,9 +228,12 @@ async def versions(
     offset: int,
     visible: str | None = None,
 ) -> bytes | None:
-    """A page of an assistant's versions as a JSON list, the newest first. None: no such assistant."""
+    """A page of an assistant's versions as a JSON list, the newest first. None: no such assistant. Raises
+    SearchesSealed."""
+    await sealing.check_searchable(conn, metadata)
     params = {"metadata": metadata, "limit": limit, "offset": offset}
-    return await _json(conn, _q["versions"], _params(tenant_id, assistant_id, visible) | params)
+    found = await _json(conn, _q["versions"], _params(tenant_id, assistant_id, visible) | params)
+    return None if found is None else await sealing.open_versions(cipher_of(conn), tenant_id, found)
 
 
 def _params(tenant_id: str, assistant_id: str, visible: str | None) -> dict[str, Any]:
@@ -214,6 +248,11 @@ def _filter_params(tenant_id: str, where: AssistantFilter, visible: str | None) 
         "graph_id": where.graph_id,
         "name": where.name,
     }
+
+
+async def _face(conn: Conn, statement: LiteralString, params: Mapping[str, Any]) -> bytes | None:
+    face = await _json(conn, statement, params)
+    return None if face is None else await sealing.open_face(cipher_of(conn), params["tenant_id"], face)
 
 
 async def _json(conn: Conn, statement: LiteralString, params: Mapping[str, Any]) -> bytes | None:

@@ -62,8 +62,15 @@ class Cipher(Protocol):
         the operator chose; the others can be searched."""
         ...
 
+    async def seal_each(
+        self, place: Place, members: Mapping[str, Any], *, private: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """As `seal_members`, but each sealed member tells by itself how it was sealed: SQL may merge it with others
+        that were sealed in another context."""
+        ...
+
     async def open_members(self, place: Place, members: Mapping[str, Any]) -> dict[str, Any]:
-        """What `seal_members` was given. Raises Undecipherable."""
+        """What `seal_members` or `seal_each` was given, merged or not. Raises Undecipherable."""
         ...
 
     def hides(self, names: Collection[str] = ()) -> list[str]:

@@ -6,7 +6,9 @@
 | values, interrupts, error of a thread     | tenant, thread                   | a copy of a thread is sealed anew   |
 | error of a run                            | tenant, thread                   | it is the thread's error too        |
 | kwargs of a run, what it asked            | tenant, run                      |                                     |
-| members of metadata, of a thread's config | tenant, name of the member       | SQL merges them from row to row     |
+| members of metadata, of a thread's and an | tenant, name of the member       | SQL merges them from row to row     |
+| assistant's config                        |                                  |                                     |
+| context of an assistant, and in its runs  | tenant, assistant                | SQL copies it into versions, runs   |
 | payload and owner of a cron               | tenant, cron                     |                                     |
 | value of a store item                     | namespace as stored, key         | a tenant's namespaces are its own   |
 | events of a run                           | tenant, run, position            |                                     |
@@ -44,8 +46,13 @@ def metadata_place(tenant_id: str) -> Place:
 
 
 def config_place(tenant_id: str) -> Place:
-    """Members of the config that a thread shows."""
+    """Members of the config that a thread shows, and of an assistant's: they go from one to the other."""
     return Place("thread", "config", (tenant_id,))
+
+
+def assistant_context_place(tenant_id: str, assistant_id: str) -> Place:
+    """The context of an assistant, of its versions, and of runs that have it from there."""
+    return Place("assistant", "context", (tenant_id, assistant_id))
 
 
 def store_place(prefix: str, key: str) -> Place:

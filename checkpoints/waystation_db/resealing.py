@@ -9,13 +9,15 @@ row and begin again: what is current already is passed over.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, LiteralString, cast
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from waystation_db import places
+from waystation_db.aes import SYSTEM_MEMBERS
+from waystation_db.assistant_sealing import EMPTY
 from waystation_db.checkpoint_sealing import blob_place, inline_place, write_place
 from waystation_db.checkpoint_sealing import metadata_place as checkpoint_metadata_place
 from waystation_db.cipher import MARK, Cipher, Place, is_sealed, label_of_type, loads, sealed_type
@@ -44,14 +46,15 @@ class Progress:
 
 
 async def rewrite(
-    conn: Conn, cipher: Cipher, table: str, *, apply: bool, again: bool = False, batch: int = 200
+    conn: Conn, cipher: Cipher, table: str, *, apply: bool, assistants: bool, again: bool = False, batch: int = 200
 ) -> Progress:
     """Go through a table of `TABLES`, row by row; what was found, and with `apply` rewritten.
 
-    `again`: also what is sealed as it should be, so that handlers of the project that rotate keys see all of it.
-    `conn` must be in autocommit mode: each row is committed by itself.
+    `assistants`: also what comes from assistants; see `assistant_sealing.may_be_sealed`. `again`: also what is sealed
+    as it should be, so that handlers of the project that rotate keys see all of it. `conn` must be in autocommit mode:
+    each row is committed by itself.
     """
-    kind = TABLES[table]
+    kind = TABLES[table] if assistants else _but_for_assistants(TABLES[table])
     progress = Progress(table)
     after: Key | None = None
     while rows := await _page(conn, kind, after=after, thread_id=None, limit=batch):
@@ -95,14 +98,20 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of JSON text: opened and sealed whole, or member by member (those of them that are private), or only the
-    member `inside`, or the members in `parts`, each at a place of its own, and those of `metadata`."""
+    """A column of JSON text: opened and sealed whole, or member by member (those of them that are private), with `each`
+    so that every member tells by itself how it was sealed, or only the member `inside`, or the members in `parts`, each
+    at a place of its own, and those of `metadata`. With `if_any` an empty object is left as it is, and a row is to be
+    rewritten if a private member is plain. `of_assistant`: comes from one. `kept`: is left as it is."""
 
     place: Callable[[Key], Place]
     members: bool = False
+    each: bool = False
+    if_any: bool = False
     is_private: Callable[[Key, str], bool] = lambda _key, _name: False
     inside: str | None = None
     parts: Callable[[Key], dict[str, Place]] | None = None
+    of_assistant: bool = False
+    kept: bool = False
 
 
 async def known_keys(conn: Conn) -> list[str]:
@@ -149,7 +158,7 @@ async def _renew(
         progress.old += 1
     elif not labels and new is not None:
         progress.plain += 1
-    is_due = is_old or again or not labels or _is_partly_plain(kind, values)
+    is_due = is_old or again or not labels or _is_partly_plain(kind, key, values)
     if apply and is_due and new is not None:
         progress.rewritten += await _replace(conn, kind, key, values, new)
 
@@ -195,6 +204,8 @@ async def _json_anew(cipher: Cipher, column: Column, here: Key, there: Key, text
     if text is None:
         return None
     value = loads(text)
+    if column.kept or (column.if_any and value == {}):
+        return text
     cipher.adopt(value)
     if column.inside is not None:
         return await _inside_anew(cipher, column, here, there, text, value)
@@ -206,11 +217,26 @@ async def _json_anew(cipher: Cipher, column: Column, here: Key, there: Key, text
         ).decode()
     if not isinstance(value, dict):
         return text
-    members = cast("dict[str, Any]", value)
-    opened = await cipher.open_members(column.place(here), members)
-    private = [name for name, member in members.items() if is_sealed(member) or column.is_private(here, name)]
-    again = await cipher.seal_members(column.place(there), opened, private=private)
-    return text if again == members else dumps(again).decode()
+    again = await _members_anew(cipher, column, here, there, cast("dict[str, Any]", value))
+    return text if again == value else dumps(again).decode()
+
+
+async def _members_anew(
+    cipher: Cipher, column: Column, here: Key, there: Key, members: dict[str, Any]
+) -> dict[str, Any]:
+    apart: dict[str, Any] = {}
+    for name in [name for name, member in members.items() if _is_of_a_handler(member)]:
+        cipher.adopt(members[name])
+        opened = await cipher.open_members(column.place(here), {name: members[name]})
+        apart |= await cipher.seal_each(column.place(there), opened, private=opened)
+    if apart:
+        cipher.adopt(members if is_sealed(members) else _NO_CONTEXT)
+    rest = {name: member for name, member in members.items() if name not in apart}
+    opened = await cipher.open_members(column.place(here), rest)
+    private = [name for name, member in rest.items() if is_sealed(member) or _is_content(column, here, name, member)]
+    seal = cipher.seal_each if column.each else cipher.seal_members
+    again = await seal(column.place(there), opened, private=private)
+    return {name: apart.get(name, again.get(name)) for name in members.keys() | again.keys()} if apart else again
 
 
 async def _inside_anew(cipher: Cipher, column: Column, here: Key, there: Key, text: str, value: Any) -> str:
@@ -242,6 +268,11 @@ async def _parts_anew(cipher: Cipher, column: Column, key: Key, text: str, value
     return dumps(body).decode() if body != value else text
 
 
+def _is_of_a_handler(member: Any) -> bool:
+    """Whether a member tells by itself that it was sealed, and in which context: as `seal_each` leaves it."""
+    return is_sealed(member) and not isinstance(cast("dict[str, Any]", member)[MARK].get("key"), str)
+
+
 def _values(kind: Table, values: tuple[Any, ...]) -> Sequence[Any]:
     return values[:1] if kind.blob is not None else values
 
@@ -267,13 +298,31 @@ def _labels_inside(value: Any) -> list[str]:
             return []
 
 
-def _is_partly_plain(kind: Table, values: tuple[Any, ...]) -> bool:
-    """Whether a column that is sealed whole is not."""
+def _is_content(column: Column, key: Key, name: str, member: Any) -> bool:
+    return member not in EMPTY and column.is_private(key, name)
+
+
+def _is_partly_plain(kind: Table, key: Key, values: tuple[Any, ...]) -> bool:
+    """Whether a column that is sealed whole is not, or a member that is content."""
     return kind.blob is None and any(
-        text not in (None, "null") and f'"{MARK}"' not in text
+        _is_plain(column, key, text)
         for column, text in zip(kind.columns, values, strict=True)
-        if not column.members and column.inside is None and column.parts is None
+        if text not in (None, "null") and not column.kept and not (column.if_any and text == "{}")
     )
+
+
+def _is_plain(column: Column, key: Key, text: str) -> bool:
+    if column.members and column.if_any:
+        value = loads(text)
+        return not is_sealed(value) and any(
+            _is_content(column, key, name, member) and not is_sealed(member) and name not in SYSTEM_MEMBERS
+            for name, member in cast("dict[str, Any]", value).items()
+        )
+    return not column.members and column.inside is None and column.parts is None and f'"{MARK}"' not in text
+
+
+def _but_for_assistants(kind: Table) -> Table:
+    return replace(kind, columns=tuple(replace(column, kept=column.of_assistant) for column in kind.columns))
 
 
 def _looks_sealed(value: Any) -> bool:
@@ -286,7 +335,27 @@ def _write_key(key: Key) -> Place:
 
 _NO_CONTEXT: dict[str, Any] = {MARK: {"context": {}}}
 
+_ASSISTANT_CONFIG = Column(
+    lambda key: places.config_place(key[0]),
+    members=True,
+    each=True,
+    if_any=True,
+    is_private=lambda _key, _name: True,
+    of_assistant=True,
+)
+_ASSISTANT = (
+    _ASSISTANT_CONFIG,
+    Column(lambda key: places.assistant_context_place(key[0], key[1]), if_any=True, of_assistant=True),
+    Column(lambda key: places.metadata_place(key[0]), members=True, each=True, of_assistant=True),
+)
+
+OF_ASSISTANTS = ("assistant", "assistant_version")
+"""Tables of which nothing is sealed before assistants may be."""
+
 TABLES: dict[str, Table] = {
+    # Before threads and runs: what is made meanwhile has it sealed from its assistant.
+    "assistant": Table(_q["page_assistants"], _q["replace_assistant"], columns=_ASSISTANT),
+    "assistant_version": Table(_q["page_versions"], _q["replace_version"], columns=_ASSISTANT),
     "checkpoint_blobs": Table(
         _q["page_blobs"], _q["replace_blob"], blob=lambda key: blob_place(key[0], key[1], key[2], key[3])
     ),
@@ -315,7 +384,8 @@ TABLES: dict[str, Table] = {
             Column(
                 lambda key: places.config_place(key[0]),
                 members=True,
-                is_private=lambda _, name: name in PRIVATE_CONFIG,
+                if_any=True,
+                is_private=lambda _, name: name in (*PRIVATE_CONFIG, "configurable"),
             ),
         ),
     ),
@@ -327,6 +397,8 @@ TABLES: dict[str, Table] = {
             Column(lambda key: places.thread_place(key[0], key[1], "error")),
             Column(lambda key: places.metadata_place(key[0]), members=True),
             Column(lambda key: places.asked_place(key[0], key[2])),
+            _ASSISTANT_CONFIG,
+            Column(lambda key: places.assistant_context_place(key[0], key[3]), if_any=True, of_assistant=True),
         ),
     ),
     "cron": Table(

@@ -8,6 +8,7 @@ from typing import Any, cast
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from waystation_db import assistant_sealing
 from waystation_db.cipher import Cipher, is_sealed, seal_members_text, seal_text
 from waystation_db.errors import Undecipherable
 from waystation_db.places import asked_place, config_place, kwargs_place, metadata_place, thread_place
@@ -92,7 +93,7 @@ async def opened_claim(cipher: Cipher | None, run: ClaimedRun) -> ClaimedRun:
     if cipher is None:
         return run
     return replace(
-        run,
+        await assistant_sealing.opened_claim(cipher, run),
         kwargs=await cipher.open_json(kwargs_place(run.key.tenant_id, run.key.run_id), run.kwargs),
         metadata=await cipher.open_members(metadata_place(run.key.tenant_id), run.metadata),
     )

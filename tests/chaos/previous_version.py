@@ -1,6 +1,7 @@
-"""A process as the version before this one would run it: our code, with the statements that version sends.
+"""A process as the version before this one would run it: our code, with the statements that version sends and those of
+its modules that read what is stored otherwise than ours do.
 
-`tests/fixtures/previous_version` holds those statements; whoever releases replaces them by the ones just released.
+`tests/fixtures/previous_version` holds them; whoever releases replaces them by the ones just released.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from chaos.fleet import PROJECT, Fleet
 from ports import free_port
 from waystation_db.sql import parse
 
-QUERIES = Path(__file__).parents[1] / "fixtures" / "previous_version" / "queries"
+BEFORE = Path(__file__).parents[1] / "fixtures" / "previous_version"
+QUERIES, MODULES = BEFORE / "queries", BEFORE / "modules"
 
 
 def package_before(directory: Path) -> Path:
-    """A source root whose waystation_db has the statements of the version before."""
+    """A source root whose waystation_db has the statements and the modules of the version before."""
     package = directory / "waystation_db"
     shutil.copytree(Path(waystation_db.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     for source in QUERIES.glob("*.sql"):
@@ -35,16 +37,18 @@ def package_before(directory: Path) -> Path:
         # What only this version asks is asked still: it is the old statements that have to go on working.
         added = "".join(f"\n-- name: {name}\n{text};\n" for name, text in new)
         ours.write_text(before + added)
+    for source in MODULES.glob("*.py"):
+        shutil.copy(source, package / source.name)
     return directory
 
 
 class Elder:
     """A process of the version before, in a fleet's environment."""
 
-    def __init__(self, fleet: Fleet, root: Path, *command: str) -> None:
+    def __init__(self, fleet: Fleet, root: Path, *command: str, project: Path = PROJECT) -> None:
         self.port = free_port()
         flags = ("--host", "--port") if command[0] == "serve" else ("--health-host", "--health-port")
-        config = str(PROJECT / "langgraph.json")
+        config = str(project / "langgraph.json")
         arguments = [*command, "-c", config, flags[0], "127.0.0.1", flags[1], str(self.port)]
         self._log = fleet.directory / f"elder-{self.port}.log"
         environment = fleet.environment | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -59,6 +59,8 @@ async def test_without_encryption_the_marker_is_found_everywhere(database_uri: s
             "store",
             "cron",
             "webhook_delivery",
+            "assistant",
+            "assistant_version",
         ),
     }
     assert {name.rsplit(":", 1)[-1] for name in places_of(MARK, redis)} == {"events", "end"}

@@ -16,7 +16,17 @@ from langgraph_sdk.errors import BadRequestError, ConflictError, UnprocessableEn
 from typer.testing import CliRunner
 
 from api_services import api_services
-from encryption_world import MARK, PROJECT, WAYS, client_of, places_of, serving
+from encryption_world import (
+    MARK,
+    PROJECT,
+    WAYS,
+    assistant_is_read,
+    assistant_runs,
+    client_of,
+    places_of,
+    serving,
+    use_an_assistant,
+)
 from live_server import Client, LiveServer
 from raw_storage import raw_tables
 from waystation.cli.commands import app
@@ -75,6 +85,55 @@ async def test_metadata_is_merged_member_by_member(handled: tuple[LiveServer, Cl
     run = await sdk.runs.create(thread_id, "everywhere", input={"text": "x"}, metadata={"d": "3"}, headers=RED)
     assert run["metadata"].items() >= {"a": "1", "b": "2", "c": "2", "d": "3"}.items()
     await sdk.runs.join(thread_id, run["run_id"])
+
+
+async def test_an_assistant_of_one_context_runs_in_another(
+    handled: tuple[LiveServer, Client], database_uri: str
+) -> None:
+    _, sdk = handled
+    made = await sdk.assistants.create(
+        "everywhere",
+        context={"whisper": MARK},
+        config={"tags": [MARK]},
+        metadata={"public": "findable", "whose": MARK},
+        headers=RED,
+    )
+    assert [a["metadata"] for a in await sdk.assistants.search(metadata={"public": "findable"})] == [made["metadata"]]
+    thread_id = (await sdk.threads.create(metadata={"b": "1"}, headers=BLUE))["thread_id"]
+    run = await sdk.runs.create(
+        thread_id, made["assistant_id"], input={"text": "x"}, metadata={"c": "2"}, headers=BLUE, config={"metadata": {}}
+    )
+    assert run["metadata"].items() >= {"public": "findable", "whose": MARK, "b": "1", "c": "2"}.items()
+    await sdk.runs.join(thread_id, run["run_id"])
+    item: Any = await sdk.store.get_item(["notes"], "last")
+    assert item["value"]["of"] == MARK
+    thread: Any = await sdk.threads.get(thread_id)
+    assert (thread["config"]["tags"], thread["config"]["configurable"]) == ([MARK], {"whisper": MARK})
+    tables = await raw_tables(database_uri)
+    assert places_of(MARK, tables) == []
+    assert b'"tenant": "red"' in tables["assistant"]
+    assert b'"tenant": "red"' in tables["run"]
+
+
+async def test_assistants_are_encrypted_on_demand_and_anew_in_their_own_context(database_uri: str) -> None:
+    with serving(database_uri, ("langgraph.json", {})) as server:
+        async with client_of(server) as sdk:
+            plain = await use_an_assistant(sdk)
+    with serving(database_uri, WAYS["handlers"]) as server:
+        async with client_of(server) as sdk:
+            red = await sdk.assistants.create("everywhere", context={"whisper": MARK}, headers=RED)
+    for arguments in (["--apply"], ["--apply", "--again"]):
+        asked = ["encrypt", *arguments, "-c", str(PROJECT / "handlers.json")]
+        result = await asyncio.to_thread(CliRunner().invoke, app, asked, env={"DATABASE_URI": database_uri})
+        assert result.exit_code == 0, result.output
+        tables = await raw_tables(database_uri)
+        assert [name for name in places_of(MARK, tables) if name != "event_chunk"] == []
+        assert tables["assistant"].count(b'"tenant": "red"') == 2, "the context, and its mirror in the config"
+    with serving(database_uri, WAYS["handlers"]) as server:
+        async with client_of(server) as sdk:
+            await assistant_is_read(sdk, plain)
+            await assistant_runs(sdk, plain)
+            assert (await sdk.assistants.get(red["assistant_id"]))["context"] == {"whisper": MARK}
 
 
 async def test_what_was_plain_is_encrypted_on_demand_in_no_context_of_others(database_uri: str) -> None:

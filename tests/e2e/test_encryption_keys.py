@@ -15,10 +15,22 @@ import pytest
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
-from langgraph_sdk.errors import BadRequestError, ConflictError
+from langgraph_sdk.errors import BadRequestError, ConflictError, UnprocessableEntityError
 from typer.testing import CliRunner
 
-from encryption_world import KEYS, MARK, PLAIN, Way, client_of, places_of, serving, use_everything
+from encryption_world import (
+    KEYS,
+    MARK,
+    PLAIN,
+    Way,
+    assistant_is_read,
+    assistant_runs,
+    client_of,
+    places_of,
+    serving,
+    use_an_assistant,
+    use_everything,
+)
 from raw_storage import raw_tables
 from waystation.cli.commands import app
 
@@ -34,7 +46,10 @@ SECOND: Way = ("langgraph.json", {"encryption_keys": {"k2": RING["k2"]}, "langgr
 OFF: Way = ("langgraph.json", PLAIN)
 LANGGRAPH: Way = ("langgraph.json", {"langgraph_aes_key": KEYS["langgraph_aes_key"]})
 
-UNREADABLE = ("checkpoint_blobs", "checkpoint_writes", "checkpoints", "thread", "run", "store", "cron")
+UNREADABLE = (
+    *("checkpoint_blobs", "checkpoint_writes", "checkpoints", "thread", "run", "store", "cron"),
+    *("assistant", "assistant_version"),
+)
 
 
 async def with_client(database_uri: str, way: Way, work: Any) -> Any:
@@ -56,6 +71,8 @@ async def read_back(sdk: Any, made: dict[str, Any]) -> None:
     assert {run["kwargs"]["input"]["text"] for run in runs if run["kwargs"]["input"]} == {MARK}
     assert (await sdk.store.get_item(["notes"], "own"))["value"] == {"text": MARK}
     assert (await sdk.crons.search())[0]["payload"]["input"] == {"text": MARK}
+    await assistant_is_read(sdk, made["assistant_id"])
+    await assistant_runs(sdk, made["assistant_id"])
 
 
 async def encrypt(
@@ -126,6 +143,12 @@ async def test_a_missing_key_is_an_error_of_that_thread_alone(database_uri: str)
         assert listed[made["thread_id"]]["values"] is None
         assert "'k1'" in listed[made["thread_id"]]["error"]["message"]
         assert len(await sdk.runs.list(made["thread_id"], limit=100)) > 1
+        with pytest.raises(ConflictError, match="'k1'"):
+            await sdk.assistants.get(made["assistant_id"])
+        hidden = next(a for a in await sdk.assistants.search(limit=100) if a["assistant_id"] == made["assistant_id"])
+        assert (hidden["config"], hidden["context"], hidden["metadata"]) == ({}, {}, {})
+        output = await sdk.runs.wait(None, made["assistant_id"], input={"text": "x"}, raise_error=False)
+        assert output["__error__"]["error"] == "Undecipherable"
 
     await with_client(database_uri, SECOND, look)
     code, rows = await encrypt("--apply", database_uri=database_uri, ring=ring_of("k2"))
@@ -133,6 +156,37 @@ async def test_a_missing_key_is_an_error_of_that_thread_alone(database_uri: str)
     unreadable = {row[0] for row in rows if row[0] in UNREADABLE and int(row[5]) > 0}
     assert unreadable == set(UNREADABLE)
     await with_client(database_uri, ROTATED, partial(read_back, made=made))
+
+
+async def test_members_of_assistants_metadata_that_are_sealed_cannot_be_searched_for(database_uri: str) -> None:
+    async def look(sdk: Any) -> None:
+        made = await sdk.assistants.create("everywhere", metadata={"secret": MARK, "public": "yes"})
+        found = await sdk.assistants.search(metadata={"public": "yes"})
+        assert [one["metadata"] for one in found] == [{"secret": MARK, "public": "yes"}]
+        assert await sdk.assistants.count(metadata={"public": "yes"}) == 1
+        asked = {"secret": MARK}
+        for ask in (
+            sdk.assistants.search,
+            sdk.assistants.count,
+            partial(sdk.assistants.get_versions, made["assistant_id"]),
+        ):
+            with pytest.raises(UnprocessableEntityError, match=r"metadata\.secret"):
+                await ask(metadata=asked)
+
+    await with_client(database_uri, FIRST, look)
+
+
+async def test_a_version_whose_context_is_sealed_is_shown_again(database_uri: str) -> None:
+    async def look(sdk: Any) -> None:
+        assistant_id = await use_an_assistant(sdk)
+        again = await sdk.assistants.set_latest(assistant_id, 1)
+        assert (again["context"], again["config"]["tags"]) == ({"whisper": "v1 " + MARK}, [MARK])
+        emptied = await sdk.assistants.update(assistant_id, context={})
+        assert (emptied["context"], emptied["config"]) == ({}, {"tags": [MARK]})
+        replaced = await sdk.assistants.update(assistant_id, config={"configurable": {"whisper": MARK}})
+        assert (replaced["context"], replaced["config"]) == ({"whisper": MARK}, {"configurable": {"whisper": MARK}})
+
+    await with_client(database_uri, FIRST, look)
 
 
 async def test_without_any_key_nothing_encrypted_is_shown_as_if_it_were_data(database_uri: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.store.postgres.aio import AsyncPostgresStore
 
+from waystation_db.assistant_sealing import SWITCH
 from waystation_db.migrate import Migration, migrations, tables_of
 from waystation_db.migration_plan import Effect, described
 
@@ -32,6 +33,10 @@ def test_every_file_says_what_it_is_for_and_none_has_a_statement_that_is_not_kno
         assert one.verdict != "read it first", one
     for statement in (*AsyncPostgresSaver.MIGRATIONS, *AsyncPostgresStore.MIGRATIONS):
         assert [effect for effect in _effects(statement) if effect.verdict == "read it first"] == []
+
+
+def test_what_waits_for_a_file_of_the_phase_post_waits_for_one_that_is_there() -> None:
+    assert {one.name: one.phase for one in migrations()}[SWITCH] == "post"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,10 @@ insert into encryption_key (key_id) values (%(key_id)s) on conflict do nothing;
 -- Drops the keys that nothing is sealed with any more.
 delete from encryption_key where key_id <> %(key_id)s;
 
+-- name: may_seal_assistants
+-- Whether the migration was applied that waits for the last process that would not read sealed assistants.
+select exists (select from waystation_migration where name = %(switch)s);
+
 -- name: page_blobs
 -- Values of channels.
 select array[thread_id, checkpoint_ns, channel, version], type, blob
@@ -123,8 +127,9 @@ where tenant_id = (%(key)s::text[])[1] and thread_id = ((%(key)s::text[])[2])::u
       is not distinct from %(old)s::text[];
 
 -- name: page_runs
--- What runs were asked for, and what became of them.
-select array[tenant_id, thread_id::text, run_id::text], kwargs::text, error::text, metadata::text, event_asked::text
+-- What runs were asked for, and what became of them. The assistant's id is no part of the key.
+select array[tenant_id, thread_id::text, run_id::text, assistant_id::text],
+       kwargs::text, error::text, metadata::text, event_asked::text, assistant_config::text, assistant_context::text
 from run
 where (%(thread_id)s::text is null or thread_id::text = %(thread_id)s)
   and (%(after)s::text[] is null or (tenant_id, thread_id, run_id)
@@ -136,10 +141,48 @@ limit %(limit)s;
 -- A run, sealed anew. Nobody sees a change of the run.
 update run
 set kwargs = (%(new)s::text[])[1]::json, error = (%(new)s::text[])[2]::jsonb, metadata = (%(new)s::text[])[3]::jsonb,
-    event_asked = (%(new)s::text[])[4]::jsonb
+    event_asked = (%(new)s::text[])[4]::jsonb, assistant_config = (%(new)s::text[])[5]::jsonb,
+    assistant_context = (%(new)s::text[])[6]::jsonb
 where tenant_id = (%(key)s::text[])[1] and thread_id = ((%(key)s::text[])[2])::uuid
   and run_id = ((%(key)s::text[])[3])::uuid
-  and array[kwargs::text, error::text, metadata::text, event_asked::text] is not distinct from %(old)s::text[];
+  and array[kwargs::text, error::text, metadata::text, event_asked::text, assistant_config::text,
+            assistant_context::text] is not distinct from %(old)s::text[];
+
+-- name: page_assistants
+-- What assistants are configured with.
+select array[tenant_id, assistant_id::text], config::text, context::text, metadata::text
+from assistant
+where (%(thread_id)s::text is null)
+  and (%(after)s::text[] is null
+       or (tenant_id, assistant_id) > ((%(after)s::text[])[1], ((%(after)s::text[])[2])::uuid))
+order by tenant_id, assistant_id
+limit %(limit)s;
+
+-- name: replace_assistant
+-- An assistant, sealed anew; it is no new version.
+update assistant
+set config = (%(new)s::text[])[1]::jsonb, context = (%(new)s::text[])[2]::jsonb, metadata = (%(new)s::text[])[3]::jsonb
+where tenant_id = (%(key)s::text[])[1] and assistant_id = ((%(key)s::text[])[2])::uuid
+  and array[config::text, context::text, metadata::text] is not distinct from %(old)s::text[];
+
+-- name: page_versions
+-- What assistants were configured with.
+select array[tenant_id, assistant_id::text, version::text], config::text, context::text, metadata::text
+from assistant_version
+where (%(thread_id)s::text is null)
+  and (%(after)s::text[] is null
+       or (tenant_id, assistant_id, version)
+          > ((%(after)s::text[])[1], ((%(after)s::text[])[2])::uuid, ((%(after)s::text[])[3])::integer))
+order by tenant_id, assistant_id, version
+limit %(limit)s;
+
+-- name: replace_version
+-- A version of an assistant, sealed anew.
+update assistant_version
+set config = (%(new)s::text[])[1]::jsonb, context = (%(new)s::text[])[2]::jsonb, metadata = (%(new)s::text[])[3]::jsonb
+where tenant_id = (%(key)s::text[])[1] and assistant_id = ((%(key)s::text[])[2])::uuid
+  and version = ((%(key)s::text[])[3])::integer
+  and array[config::text, context::text, metadata::text] is not distinct from %(old)s::text[];
 
 -- name: page_store
 -- Items of the store.

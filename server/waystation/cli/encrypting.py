@@ -13,11 +13,15 @@ from waystation.cli.terminal import say
 from waystation.config import Settings
 from waystation.process import database_uri
 from waystation.services.encryption import key_in_use, on_this_loop, open_cipher
-from waystation_db import resealing
+from waystation_db import assistant_sealing, resealing
 from waystation_db.pool import Database
-from waystation_db.resealing import TABLES, Progress
+from waystation_db.resealing import OF_ASSISTANTS, TABLES, Progress
 
 _SHOWN_FAILURES = 10
+_ASSISTANTS_WAIT = (
+    "Assistants stay plain for now, and so does what runs have from them: processes of the version before may still "
+    "run and cannot read them encrypted. When the last one has ended: `waystation migrate --phase post`, then this again."
+)
 
 
 def run(config: Path | None, *, apply: bool, again: bool, batch: int) -> bool:
@@ -51,11 +55,18 @@ async def _all(settings: Settings, project: Project | None, *, apply: bool, agai
         if cipher is None or not cipher.seals:
             raise UsageError("there is nothing to encrypt with: set WAYSTATION_ENCRYPTION_KEYS or LANGGRAPH_AES_KEY")
         done: list[Progress] = []
-        say(f"{'table':<24} {'rows':>10} {'plain':>10} {'other key':>10} {'rewritten':>10} {'unreadable':>10}")
         async with db.connection() as conn:
+            if not (assistants := await assistant_sealing.may_be_sealed(conn)):
+                say(_ASSISTANTS_WAIT)
+            say(f"{'table':<24} {'rows':>10} {'plain':>10} {'other key':>10} {'rewritten':>10} {'unreadable':>10}")
             for table in TABLES:
-                done.append(await resealing.rewrite(conn, cipher, table, apply=apply, again=again, batch=batch))
-                say(_line(done[-1]))
+                if table in OF_ASSISTANTS and not assistants:
+                    continue
+                progress = await resealing.rewrite(
+                    conn, cipher, table, apply=apply, assistants=assistants, again=again, batch=batch
+                )
+                done.append(progress)
+                say(_line(progress))
             if apply and not any(one.failed for one in done):
                 await resealing.forget_other_keys(conn, key_in_use(cipher))
     return done

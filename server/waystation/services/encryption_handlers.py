@@ -30,7 +30,7 @@ DEADLINE_S = 30.0
 
 LABEL = "handlers"
 _MAX_CONTEXT_CHARS = 8192
-_CONTEXT, _WRAPPED = "context", "value"
+_CONTEXT, _WRAPPED, _MEMBER = "context", "value", "member"
 
 encryption_context: ContextVar[Mapping[str, Any] | None] = ContextVar("encryption_context", default=None)
 """What the handlers get as `ctx.metadata`: of the request that is answered, or of the run that is executed."""
@@ -176,8 +176,28 @@ class HandlersCipher:
         sealed = await self._sealed(place, shown, wrapped=False)
         return {**members, **sealed}
 
+    async def seal_each(
+        self, place: Place, members: Mapping[str, Any], *, private: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """See `Cipher`. What the handler leaves as it is, is plain."""
+        if self._encrypt_json is None:
+            return await self._keys.seal_each(place, members, private=private)
+        sealed = await self.seal_members(place, members)
+        if not is_sealed(sealed):
+            return sealed
+        context = _context_in(sealed)
+        return {
+            name: value if sealed[name] == value else {MARK: {_CONTEXT: context, _MEMBER: sealed[name]}}
+            for name, value in members.items()
+        }
+
     async def open_members(self, place: Place, members: Mapping[str, Any]) -> dict[str, Any]:
         """See `Cipher`."""
+        apart = {name: value for name, value in members.items() if _is_apart(value)}
+        if apart:
+            rest = await self.open_members(place, {name: members[name] for name in members.keys() - apart.keys()})
+            found = rest | await self._opened_apart(place, apart)
+            return {name: found[name] for name in members if name in found}
         if is_sealed(members) and _context_in(members) is not None:
             system = {name: value for name, value in members.items() if name in SYSTEM_MEMBERS}
             others = {name: value for name, value in members.items() if name not in SYSTEM_MEMBERS}
@@ -210,6 +230,15 @@ class HandlersCipher:
         if not isinstance(opened, dict):
             raise Undecipherable("the project's encryption handler decrypt.json returned no object", label=LABEL)
         return cast("dict[str, Any]", opened)
+
+    async def _opened_apart(self, place: Place, apart: Mapping[str, Any]) -> dict[str, Any]:
+        """Members of `seal_each`, opened: those of a context together."""
+        by_context = dict[bytes, dict[str, Any]]()
+        for name, value in apart.items():
+            context = orjson.dumps(_context_in(value), option=orjson.OPT_SORT_KEYS)
+            by_context.setdefault(context, {MARK: value[MARK]})[name] = value[MARK][_MEMBER]
+        opened = [await self._opened(place, members) for members in by_context.values()]
+        return {name: value for members in opened for name, value in members.items() if name in apart}
 
     async def _ask(self, name: str, work: Callable[[], Awaitable[Any]], *, opening: Place | None = None) -> Any:
         """Run a handler on its loop. What it raises is logged, and told without its text."""
@@ -272,6 +301,11 @@ def _context_in(value: Any) -> Mapping[str, Any] | None:
     mark: Any = value[MARK]
     context: Any = cast("dict[str, Any]", mark).get(_CONTEXT) if isinstance(mark, dict) else None
     return cast("dict[str, Any]", context) if isinstance(context, dict) else None
+
+
+def _is_apart(value: Any) -> bool:
+    """Whether a member tells by itself that a handler sealed it."""
+    return is_sealed(value) and _context_in(value) is not None and _MEMBER in value[MARK]
 
 
 def _plaintext(result: Any) -> Any:
