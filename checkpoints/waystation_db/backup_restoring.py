@@ -21,7 +21,7 @@ import psycopg
 from psycopg import sql
 
 from waystation_db import backup_merging
-from waystation_db.backup_fitting import check_columns, prepare_schema, refuse_foreign
+from waystation_db.backup_fitting import check_columns, prepare_schema, refuse_early, refuse_foreign
 from waystation_db.backup_format import Manifest, Part, unpack
 from waystation_db.backup_reading import alone, connected
 from waystation_db.backup_tables import Conn, columns_of, first_row, listed, statement, waiting
@@ -68,6 +68,7 @@ async def restore(
     refuse_foreign(manifest)
     await prepare_schema(conninfo)
     async with connected(conninfo) as conn, _only_one(conninfo):
+        await refuse_early(conn, manifest.schema)
         check_columns(manifest, await columns_of(conn))
         with _told():
             before = await _place(conn, manifest, options)

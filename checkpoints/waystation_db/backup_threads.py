@@ -19,7 +19,7 @@ import psycopg
 from psycopg import sql
 
 from waystation_db import migrate
-from waystation_db.backup_fitting import complaint_about
+from waystation_db.backup_fitting import complaint_about, refuse_early
 from waystation_db.backup_format import Schema
 from waystation_db.backup_tables import Conn, columns_of, first_row, listed, statement
 from waystation_db.cipher import MARK, Cipher
@@ -138,7 +138,8 @@ async def import_thread(
     """Put a thread in, in one transaction. `lines` are all of a file that `read_head` has checked.
 
     Raises:
-        BackupRefused: the thread is here already, or holds encrypted values that cannot be bound to its new name.
+        BackupRefused: the thread is here already, or holds encrypted values that cannot be bound to its new name, or is
+            from after a migration that this database awaits.
     """
     thread_id = target.thread_id or str(head["thread_id"])
     moves = target.tenant != head["tenant"] or thread_id != head["thread_id"]
@@ -150,6 +151,7 @@ async def import_thread(
     try:
         async with conn.transaction():
             await conn.execute(_q["no_limits"])
+            await refuse_early(conn, Schema(**head["schema"]))
             if (await first_row(conn, _q["thread_is_there"], params))[0]:
                 raise BackupRefused(f"the thread {thread_id} is here already: import it under another id (--new-id)")
             for line in lines:

@@ -101,12 +101,14 @@ async def check(conninfo: str, *, known: Sequence[Migration] | None = None) -> N
     """
     known = migrations() if known is None else known
     async with connected(conninfo) as conn:
-        missing = [name_of(step) for step in await pending_steps(conn, "pre", known)]
+        steps = await pending_steps(conn, None, known)
+        missing = [name_of(one) for one in steps if not isinstance(one, Migration) or one.phase == "pre"]
         if missing:
             raise MigrationError(
                 f"The database lacks {', '.join(missing)}. Run `{_COMMAND}` before starting the server."
             )
-        absent = [name for (name,) in await (await conn.execute(_ABSENT, {"names": tables_of(known)})).fetchall()]
+        made = tables_of([one for one in known if one not in steps])
+        absent = [name for (name,) in await (await conn.execute(_ABSENT, {"names": made})).fetchall()]
     if absent:
         raise MigrationError(
             f"The schema is broken: its migrations are recorded as applied, but there is no {', '.join(absent)}. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 from collections.abc import Callable, Generator
@@ -13,6 +14,7 @@ import psycopg
 import pytest
 
 from cli_servers import Client, Command, Project, taken_port
+from waystation_db.migrate import migrate
 
 pytestmark = pytest.mark.timeout(400)  # many processes, each of which imports everything
 
@@ -117,12 +119,12 @@ def test_a_database_without_the_schema_is_told_with_the_command(project: Project
 
     with Command.running("migrate", "--plan", cwd=project.folder, environ=environ) as plan:
         assert plan.ended() == 0
-    with Command.running("migrate", cwd=project.folder, environ=environ) as migrate:
-        assert migrate.ended() == 0
-    named = [line.split()[1] for line in migrate.output.splitlines() if line.startswith("applied")]
+    with Command.running("migrate", cwd=project.folder, environ=environ) as done:
+        assert done.ended() == 0
+    named = [line.split()[1] for line in done.output.splitlines() if line.startswith("applied")]
     assert [line.split()[1] for line in plan.output.splitlines() if line.startswith("pending")] == named
     assert "safe under load" in plan.output
-    assert "0001_engine.pre" in migrate.output
+    assert "0001_engine.pre" in done.output
 
 
 def test_a_graph_that_cannot_be_loaded_ends_the_start_with_one_line(project: Project, database_uri: str) -> None:
@@ -151,12 +153,22 @@ def test_a_taken_port_or_a_missing_postgres_ends_the_start(project: Project, dat
         assert "Traceback" not in server.output
 
 
-def test_doctor_finds_what_is_wrong(project: Project, database_uri: str) -> None:
+def test_doctor_finds_what_is_wrong(project: Project, database_uri: str, empty_database_uri: str) -> None:
     environ = {"DATABASE_URI": database_uri}
     with Command.running("doctor", cwd=project.folder, environ=environ) as healthy:
         assert healthy.ended() == 0
         assert "graph 'steps' loads" in healthy.output
         assert "the schema is up to date" in healthy.output
+
+    asyncio.run(migrate(empty_database_uri, phase="pre"))
+    environ = {"DATABASE_URI": empty_database_uri}
+    with Command.running("doctor", cwd=project.folder, environ=environ) as between:
+        assert between.ended() == 0
+        assert "the schema awaits 0045_sealed_assistants.post" in between.output
+        assert "migrate --phase post, when no process of the version before is left" in between.output
+    with Command.running("migrate", "--plan", cwd=project.folder, environ=environ) as plan:
+        assert plan.ended() == 0
+        assert "0045_sealed_assistants.post  safe under load; when no process of the version before" in plan.output
 
     project.write("graph = 1\n")
     environ = {"DATABASE_URI": "postgres://nobody@127.0.0.1:1/nothing", "REDIS_URI": "redis://127.0.0.1:1"}

@@ -66,6 +66,16 @@ async def test_phases_are_applied_apart(empty_database_uri: str) -> None:
     assert await migrate(empty_database_uri, phase="post", known=known) == [_POST.name]
 
 
+async def test_tables_of_post_files_are_not_missed_before_they_ran(empty_database_uri: str) -> None:
+    known = [_TABLE, Migration("0002_more.post", "post", "create table u (n int);")]
+    await migrate(empty_database_uri, phase="pre", known=known)
+    await check(empty_database_uri, known=known)
+    await migrate(empty_database_uri, known=known)
+    await _rows(empty_database_uri, "drop table u")
+    with pytest.raises(MigrationError, match=r"there is no u\."):
+        await check(empty_database_uri, known=known)
+
+
 async def test_concurrent_index_is_built_outside_of_a_transaction(empty_database_uri: str) -> None:
     await migrate(empty_database_uri, known=[_TABLE, _INDEX])
     assert await _rows(empty_database_uri, "select indisvalid from pg_index where indexrelid = 't_n'::regclass") == [

@@ -26,7 +26,7 @@ async def check_guards(settings: Settings, project: Project) -> AsyncIterator[Ve
     if settings.database_uri is None:
         return
     try:
-        if await pending(settings.database_uri):
+        if await pending(settings.database_uri, phase="pre"):
             return  # told already
         async with Database(settings.database_uri, max_size=2, name="waystation-doctor", prepare=False) as db:
             if keys is not None:

@@ -92,11 +92,17 @@ async def _has_vectors(conn: psycopg.AsyncConnection[tuple[object, ...]]) -> boo
 
 async def _schema(conninfo: str) -> Verdict:
     try:
-        missing = await pending(conninfo)
+        missing = await pending(conninfo, phase="pre")
+        later = await pending(conninfo, phase="post")
     except MigrationError as error:
         return fail(str(error), "run the version of Waystation that the schema belongs to")
     except DatabaseError as error:
         return fail(f"the schema cannot be read: {error}", "see that this user may read it")
     if missing:
         return warn(f"the schema lacks {', '.join(missing)}", "waystation migrate (`dev` and `up` do it themselves)")
+    if later:
+        return warn(
+            f"the schema awaits {', '.join(later)}",
+            "waystation migrate --phase post, when no process of the version before is left",
+        )
     return ok("the schema is up to date")

@@ -43,7 +43,8 @@ def _told(plan: Plan) -> list[str]:
 
 
 def _step(step: Planned, rows: dict[str, int]) -> list[str]:
-    lines = [f"pending  {step.name}  {step.verdict}", *_wrapped(step.about)]
+    when = "; when no process of the version before is left" if step.name.endswith(".post") else ""
+    lines = [f"pending  {step.name}  {step.verdict}{when}", *_wrapped(step.about)]
     if step.makes:
         lines += _wrapped(f"makes {', '.join(step.makes)}")
     return [*lines, *(_INDENT + _effect(one, rows) for one in step.effects)]
