@@ -7,6 +7,10 @@ import json
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -119,11 +123,109 @@ async def _requests(client: httpx.AsyncClient) -> float:
         (["--url", "ftp://x"], 2, "begins neither with http:// nor with https://"),
         (["--report", "bench.pdf"], 2, "neither with .html nor with .json"),
         (["--url", "http://127.0.0.1:9"], 1, "http://127.0.0.1:9 does not answer"),
+        (["--url", "http://"], 2, "--url http://: it names no host"),
+        (["--url", "http://127.0.0.1:99999"], 2, "--url http://127.0.0.1:99999: Port out of range"),
+        (["--url", "http://[::1"], 2, "--url http://[::1: Invalid IPv6 URL"),
+        (["--url", "http://127.0.0.1:9/?a=b"], 2, "expected no query"),
+        (["--header", "bad name: x"], 2, "--header 'bad name': expected `name: value`"),
+        (["--header", "x-api-key: s\u00e9cret"], 2, "--header 'x-api-key': its value may hold printable ASCII only"),
+        (["--input", '{"n": NaN}'], 2, "--input is not JSON: it holds NaN"),
+        (["--max-error-rate", "nan"], 2, "--max-error-rate nan: expected a finite number"),
+        (["--rate", "nan"], 2, "--rate nan: expected a finite number"),
+        (["--timeout", "inf"], 2, "--timeout inf: expected a finite number"),
+        (["--seconds", "nan"], 2, "--seconds nan: expected a finite number"),
+        (["--report", "/proc/nowhere/bench.html"], 2, "--report /proc/nowhere/bench.html: No such file"),
     ],
 )
 def test_what_cannot_be_measured_is_told(options: list[str], code: int, said: str) -> None:
     done = subprocess.run([*BENCH, *options], capture_output=True, text=True, timeout=110)
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+
+
+@pytest.mark.parametrize("mode", ["wait", "stream", "background"])
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "said"),
+    [
+        (200, "application/json", "[1]", "GET /info answered with no JSON object: '[1]'"),
+        (200, "text/html", "<h1>hello</h1>", "GET /info answered with no JSON: '<h1>hello</h1>'"),
+        (302, "text/html", "", "HTTP 302: it leads to 'https://elsewhere.example.com/'"),
+        (500, "text/plain", "oh", "HTTP 500: oh"),
+    ],
+)
+def test_a_server_of_another_kind_is_told_by_what_it_answered(
+    mode: str, status: int, kind: str, body: str, said: str
+) -> None:
+    with _answering(lambda _: (status, kind, body)) as url:
+        options = ["--url", url, "--mode", mode, "--threads", "new"]
+        done = subprocess.run([*BENCH, *options], capture_output=True, text=True, timeout=110)
+    assert (done.returncode, said in done.stderr, done.stderr.count("\n")) == (1, True, 1), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        ("text/html", "<h1>maintenance</h1>", "POST /runs/stream answered with text/html, not with events"),
+        ("text/event-stream", "", "the stream ended without an event"),
+        ("text/event-stream", 'event: error\ndata: {"error":"E","message":"m"}\n\n', "error event: E: m"),
+    ],
+)
+async def test_a_stream_that_is_none_is_no_success(kind: str, body: str, said: str) -> None:
+    with _answering(lambda _: (200, kind, body)) as url:
+        outcome = await drive(Load(url, "agent", mode="stream", clients=1, runs=1), on_sample=nothing)
+    assert [sample.error for sample in outcome.samples] == [said]
+
+
+@pytest.mark.parametrize("body", ["[]", "null", "{}"])
+async def test_a_thread_without_an_id_is_an_error(body: str) -> None:
+    with _answering(lambda _: (200, "application/json", body)) as url:
+        outcome = await drive(Load(url, "agent", threads="new", clients=1, runs=1), on_sample=nothing)
+    (sample,) = outcome.samples
+    assert str(sample.error).startswith("POST /threads answered with")
+
+
+async def test_failed_background_runs_leave_no_threads(live_server: LiveServer) -> None:
+    async with httpx.AsyncClient(base_url=live_server.url, timeout=60) as client:
+
+        async def threads() -> int:
+            return (await client.post("/threads/count", json={"status": "error"})).json()
+
+        before = await threads()
+        load = Load(live_server.url, "fail", mode="background", input={}, clients=2, runs=4)
+        outcome = await drive(load, on_sample=nothing)
+        assert [bool(sample.error) for sample in outcome.samples] == [True] * 4
+        assert await threads() == before
+
+
+@contextmanager
+def _answering(answer: Callable[[str], tuple[int, str, str]]) -> Generator[str]:
+    """A server that answers every request likewise: status, content type, body, by path."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", "0")))
+            status, kind, body = answer(self.path)
+            self.send_response(status)
+            for name, value in (("content-type", kind), ("content-length", str(len(body)))):
+                self.send_header(name, value)
+            if status == 302:
+                self.send_header("location", "https://elsewhere.example.com/")
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_POST = do_DELETE = do_GET  # noqa: N815 - the base class's names
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_more_errors_than_allowed_are_an_exit_code(live_server: LiveServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,8 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from waystation.cli.bench_load import Load, Outcome, RunFailed, Sample, drive, reach
+from waystation.cli.bench_answers import RunFailed
+from waystation.cli.bench_load import Load, Outcome, Sample, drive, reach
 from waystation.cli.bench_report import as_json, as_page, lines, summary
 from waystation.cli.failures import CommandError, UsageError
 from waystation.cli.terminal import say
@@ -22,12 +24,11 @@ def bench_server(load: Load, *, reports: list[Path], max_error_rate: float, prog
     """Measure, print and write the reports.
 
     Raises:
-        UsageError: a report's name says no format. CommandError: the server cannot be measured, or more runs failed
-            than allowed.
+        UsageError: a report's name says no format, or its place cannot be written. CommandError: the server cannot be
+            measured, more runs failed than allowed, or a report is lost.
     """
     for report in reports:
-        if report.suffix not in (".html", ".json"):
-            raise UsageError(f"--report {report}: its name ends neither with .html nor with .json")
+        _check_place(report)
     try:
         info, outcome = asyncio.run(_measured(load, progress=progress))
     except RunFailed as error:
@@ -35,9 +36,9 @@ def bench_server(load: Load, *, reports: list[Path], max_error_rate: float, prog
     found, at = summary(outcome), datetime.now(UTC).isoformat(timespec="seconds")
     for line in lines(load, found):
         say(line)
-    for report in reports:
-        _write(report, load, outcome, info, at=at)
-        say(f"  report: {report}")
+    lost = [error for report in reports if (error := _write(report, load, outcome, info, at=at))]
+    if lost:
+        raise CommandError("; ".join(lost))
     if found.error_rate > max_error_rate or not found.runs:
         raise CommandError(f"{found.failed} of {found.runs} runs failed; --max-error-rate allows {max_error_rate:.1%}")
 
@@ -66,13 +67,28 @@ async def _measured(load: Load, *, progress: bool) -> tuple[dict[str, Any], Outc
         return info, await drive(load, on_sample=told, stop=stop)
 
 
-def _write(report: Path, load: Load, outcome: Outcome, info: dict[str, Any], *, at: str) -> None:
+def _check_place(report: Path) -> None:
+    """Known before an hour of load, and not after it."""
+    if report.suffix not in (".html", ".json"):
+        raise UsageError(f"--report {report}: its name ends neither with .html nor with .json")
     try:
         report.parent.mkdir(parents=True, exist_ok=True)
+        is_folder = report.is_dir()
+    except OSError as error:
+        raise UsageError(f"--report {report}: {error.strerror}") from None
+    if is_folder or not os.access(report if report.exists() else report.parent, os.W_OK):
+        raise UsageError(f"--report {report}: expected a file that may be written")
+
+
+def _write(report: Path, load: Load, outcome: Outcome, info: dict[str, Any], *, at: str) -> str | None:
+    """None, or why it could not be written: the other reports are."""
+    try:
         if report.suffix == ".json":
             told = as_json(load, outcome, info, at=at)
             report.write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
         else:
             report.write_text(as_page(load, outcome, info, at=at), encoding="utf-8")
     except OSError as error:
-        raise CommandError(f"{report} cannot be written: {error}") from None
+        return f"{report} cannot be written: {error.strerror}"
+    say(f"  report: {report}")
+    return None

@@ -13,15 +13,23 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Final, Literal, cast
+from typing import Any, Literal
 
 import httpx
 
+from waystation.cli.bench_answers import (
+    RunFailed,
+    check_values,
+    error_in,
+    json_of,
+    member_of,
+    members_of,
+    refusal,
+    told,
+)
+
 Mode = Literal["wait", "stream", "background"]
 Threads = Literal["none", "one", "new"]
-
-_ERROR_TEXT: Final = 120
-"""Characters of an error that tell its kind; the rest is often an id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +67,6 @@ class Sample:
     error: str | None = None
 
 
-class RunFailed(Exception):
-    """The server answered, and the answer is no success."""
-
-
 @dataclass(slots=True)
 class Outcome:
     """What a load came to."""
@@ -92,9 +96,9 @@ async def reach(load: Load) -> dict[str, Any]:
     async with _client(load) as client:
         try:
             answer = await client.get("/info")
-            info: Any = answer.json() if answer.is_success else {}
         except (httpx.HTTPError, ValueError) as error:
-            raise RunFailed(f"{load.url} does not answer: {_told(error)}") from None
+            raise RunFailed(f"{load.url} does not answer: {told(error)}") from None
+        info = members_of(answer) if answer.is_success else {}
         driver = _Driver(load, client, lambda _: None, asyncio.Event())
         try:
             sample = await driver.one(0, monotonic(), monotonic())
@@ -102,7 +106,7 @@ async def reach(load: Load) -> dict[str, Any]:
             await driver.tidy()
     if sample.error is not None:
         raise RunFailed(f"a first run of {load.graph!r} on {load.url} failed: {sample.error}")
-    return cast("dict[str, Any]", info)
+    return info
 
 
 def _client(load: Load) -> httpx.AsyncClient:
@@ -184,7 +188,7 @@ class _Driver:
         except TimeoutError:
             error = f"no end within {self._load.timeout_s:g} s"
         except (RunFailed, httpx.HTTPError, ValueError) as failed:
-            error = _told(failed)
+            error = told(failed)
         return Sample(due - origin, began - due, monotonic() - due, first and first - due, events, error)
 
     async def _path(self, client: int) -> str:
@@ -193,20 +197,20 @@ class _Driver:
         thread = self._of_client.get(client) if self._load.threads == "one" else None
         if thread is None:
             made = await self._client.post("/threads", json={"metadata": {"bench": True}})
-            thread = str(_json(made)["thread_id"])
+            thread = member_of(made, "thread_id")
             self._threads.append(thread)
             self._of_client[client] = thread
         return f"/threads/{thread}/runs"
 
     async def _wait(self, path: str) -> None:
-        _check_values(_json(await self._client.post(f"{path}/wait", json=self._body)))
+        check_values(json_of(await self._client.post(f"{path}/wait", json=self._body)))
 
     async def _background(self, path: str) -> None:
-        run = _json(await self._client.post(path, json=self._body))
-        address = f"/threads/{run['thread_id']}/runs/{run['run_id']}"
-        _check_values(_json(await self._client.get(f"{address}/join")))
-        if path == "/runs" and not self._load.keep:
-            self._threads.append(str(run["thread_id"]))
+        made = await self._client.post(path, json=self._body)
+        thread, run = member_of(made, "thread_id"), member_of(made, "run_id")
+        if path == "/runs":
+            self._threads.append(thread)  # whatever becomes of the run
+        check_values(json_of(await self._client.get(f"/threads/{thread}/runs/{run}/join")))
 
     async def _stream(self, path: str) -> AsyncGenerator[str]:
         """The names of the events."""
@@ -214,14 +218,19 @@ class _Driver:
         async with self._client.stream("POST", f"{path}/stream", json=self._body) as answer:
             if not answer.is_success:
                 await answer.aread()
-                raise RunFailed(_refusal(answer))
+                raise RunFailed(refusal(answer))
+            kind = answer.headers.get("content-type", "")
+            if not kind.startswith("text/event-stream"):
+                raise RunFailed(f"POST {path}/stream answered with {kind or 'no content type'}, not with events")
             async for line in answer.aiter_lines():
                 if line.startswith("event:"):
                     name = line[6:].strip()
                 elif line.startswith("data:"):
                     if name == "error":
-                        raise RunFailed(f"error event: {line[5:].strip()[:_ERROR_TEXT]}")
+                        raise RunFailed(f"error event: {error_in(line[5:].strip())}")
                     yield name
+        if not name:
+            raise RunFailed("the stream ended without an event")
 
     async def tidy(self) -> None:
         """Delete the threads that were made."""
@@ -234,28 +243,3 @@ class _Driver:
 
         await asyncio.gather(*(delete() for _ in range(min(self._load.clients, 8))))
         self._threads.clear()
-
-
-def _json(answer: httpx.Response) -> Any:
-    if not answer.is_success:
-        raise RunFailed(_refusal(answer))
-    return answer.json()
-
-
-def _check_values(values: Any) -> None:
-    error = cast("dict[str, Any]", values).get("__error__") if isinstance(values, dict) else None
-    if error:
-        raise RunFailed(f"run failed: {str(error)[:_ERROR_TEXT]}")
-
-
-def _refusal(answer: httpx.Response) -> str:
-    try:
-        detail: Any = answer.json()
-        detail = cast("dict[str, Any]", detail).get("detail", detail) if isinstance(detail, dict) else detail
-    except ValueError:
-        detail = answer.text
-    return f"HTTP {answer.status_code}: {str(detail)[:_ERROR_TEXT]}"
-
-
-def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {str(error)[:_ERROR_TEXT]}"

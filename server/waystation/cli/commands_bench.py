@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Final, Literal, cast
+from urllib.parse import urlsplit
 
 import typer
 
 from waystation.cli.failures import UsageError, told_briefly
 
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HELLO = '{"messages": [{"role": "user", "content": "hello"}]}'
 
 
@@ -78,29 +82,53 @@ def bench(
             headers=dict(_header(one) for one in header or ()),
             clients=clients,
             runs=200 if runs is None and seconds is None else runs,
-            seconds=seconds,
-            rate=rate,
-            timeout_s=timeout,
+            seconds=seconds and _finite("--seconds", seconds),
+            rate=rate and _finite("--rate", rate),
+            timeout_s=_finite("--timeout", timeout),
             keep=keep,
         )
         bench_server(
-            load, reports=report or [], max_error_rate=max_error_rate, progress=progress and sys.stderr.isatty()
+            load,
+            reports=report or [],
+            max_error_rate=_finite("--max-error-rate", max_error_rate),
+            progress=progress and sys.stderr.isatty(),
         )
 
 
 def _address(url: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"--url {url}: it begins neither with http:// nor with https://")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(f"--url {url}: {error}") from None
+    if not parts.hostname or port == 0:
+        raise UsageError(f"--url {url}: it names no {'host' if not parts.hostname else 'port'}")
+    if parts.query or parts.fragment:
+        raise UsageError(f"--url {url}: expected no query and no fragment")
     return url.rstrip("/")
+
+
+def _finite(option: str, value: float) -> float:
+    """Click's ranges let `nan` pass, which compares with nothing: no run would ever be late, or one too many."""
+    if not isfinite(value):
+        raise UsageError(f"{option} {value}: expected a finite number")
+    return value
 
 
 def _json(option: str, text: str) -> Any:
     try:
-        return json.loads(Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text)
+        read = Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text
+        return json.loads(read, parse_constant=_refuse_constant)
     except OSError as error:
         raise UsageError(f"{option} {text}: {error.strerror}") from None
     except ValueError as error:
         raise UsageError(f"{option} is not JSON: {error}") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}")
 
 
 def _object(option: str, text: str) -> dict[str, Any]:
@@ -111,7 +139,10 @@ def _object(option: str, text: str) -> dict[str, Any]:
 
 
 def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        raise UsageError(f"--header {text!r}: expected `name: value`")
-    return name.strip(), value.strip()
+    name, colon, value = (part.strip() for part in text.partition(":"))
+    # Without the value: it may be a key.
+    if not colon or not _HEADER_NAME.fullmatch(name):
+        raise UsageError(f"--header {name!r}: expected `name: value`")
+    if not value.isascii() or not value.isprintable():
+        raise UsageError(f"--header {name!r}: its value may hold printable ASCII only")
+    return name, value
