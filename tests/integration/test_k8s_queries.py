@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, LiteralString, cast
 from uuid import uuid4
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 import yaml
 
+from waystation_db import kills
 from waystation_db.pool import Database
 
 pytestmark = pytest.mark.anyio
@@ -98,6 +100,37 @@ async def test_runs_that_no_worker_could_take_ask_for_none(db: Database) -> None
         assert await asked(conn, "age") <= 5
 
 
+async def test_runs_that_a_restore_left_paused_ask_for_no_worker(db: Database) -> None:
+    """`release_runs` lets them go on; until then they are due thousands of years later."""
+    async with db.connection() as conn:
+        await run(conn, await thread(conn), "pending", waited_s=3600, due_in_s=4800 * 366 * 86400)
+        assert (await asked(conn, "depth"), await asked(conn, "age")) == (0, 0)
+
+
+async def test_a_run_whose_worker_is_gone_asks_for_one_still(db: Database) -> None:
+    async with db.connection() as conn:
+        lost = await thread(conn)
+        await run(conn, lost, "running")
+        await run(conn, lost, "pending", waited_s=90)
+        await conn.execute("update run set lease_expires_at = now() - interval '1 minute' where status = 'running'")
+        assert await asked(conn, "depth") == 1
+        assert await asked(conn, "age") == 0
+
+
+async def test_runs_of_a_killed_tenant_ask_for_no_worker(db: Database) -> None:
+    async with db.connection() as conn:
+        await run(conn, await thread(conn), "pending", waited_s=5)
+        killed = await thread(conn, "acme")
+        await run(conn, killed, "pending", waited_s=90, tenant="acme")
+        await conn.execute("update thread set status = 'busy', active_runs = 1 where tenant_id = 'acme'")
+        assert await asked(conn, "depth") == 2
+        await kills.add(conn, "acme", scope="tenant", owner="acme", reason="too much", by="admin", for_s=None)
+        # What every process does when it hears of it.
+        assert [key.thread_id for key in await kills.cancel_pending(conn, limit=10)] == [killed]
+        assert await asked(conn, "depth") == 1
+        assert await asked(conn, "age") < 90
+
+
 async def test_age_is_that_of_the_oldest_run_that_could_execute(db: Database) -> None:
     async with db.connection() as conn:
         await run(conn, await thread(conn), "pending", waited_s=5)
@@ -111,15 +144,22 @@ async def test_a_run_waits_from_when_it_is_due(db: Database) -> None:
         assert 20 <= await asked(conn, "age") < 50
 
 
-async def test_a_role_that_may_read_runs_alone_is_enough(db: Database) -> None:
+async def test_the_role_on_the_page_may_ask_and_nothing_else(db: Database) -> None:
+    page = (MANIFEST.parents[3] / "docs/operations/kubernetes.md").read_text()
     role = f"scaler_{uuid4().hex}"
+    statements = re.search(r"```sql\n(create role scaler .*?)```", page, re.S)
+    assert statements is not None
     async with db.connection() as conn, conn.transaction(force_rollback=True):
-        await conn.execute(cast(LiteralString, f"create role {role}"))
-        await conn.execute(cast(LiteralString, f"grant select on run to {role}"))
-        await run(conn, await thread(conn), "pending", waited_s=30)
+        await conn.execute(cast(LiteralString, statements[1].replace("scaler", role)))
+        await run(conn, await thread(conn, "acme"), "pending", waited_s=30, tenant="acme")
+        await run(conn, await thread(conn), "running")
         await conn.execute(cast(LiteralString, f"set local role {role}"))
-        assert await asked(conn, "depth") == 1
+        assert await asked(conn, "depth") == 2
         assert await asked(conn, "age") >= 30
+        for refused in ("select from thread", "select from run for update", "select from api_key"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                async with conn.transaction():
+                    await conn.execute(cast(LiteralString, refused))
 
 
 @pytest.mark.parametrize("trigger", ["depth", "age"])

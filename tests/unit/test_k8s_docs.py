@@ -12,6 +12,7 @@ import yaml
 from jsonschema import Draft7Validator
 
 from k8s_manifests import K8S, OVERLAYS, container, needs_kubectl, of_kind, one, ours, rendered, settings_of
+from k8s_policies import lets
 
 SCHEMAS = Path(__file__).parents[1] / "fixtures" / "k8s_schemas"
 README = (K8S / "README.md").read_text()
@@ -46,6 +47,34 @@ def test_the_command_makes_rules_of_the_operators_kind() -> None:
         validator = Draft7Validator(json.loads((SCHEMAS / "PrometheusRule.json").read_text()))
         validator.validate(rule)  # pyright: ignore[reportUnknownMemberType]  # as typed
         assert rule["spec"]["groups"]
+
+
+@needs_kubectl
+def test_the_policy_for_a_database_elsewhere_lets_migrations_and_processes_to_it_before_they_start() -> None:
+    text = re.search(r"^```yaml\n(apiVersion: networking.*?)^```", PAGE, re.M | re.S)
+    assert text is not None
+    policy = yaml.safe_load(text[1])
+    # What rollout.sh applies first.
+    assert policy["metadata"]["labels"]["app.kubernetes.io/component"] == "config"
+    manifests = rendered("overlays/production")
+    for _, template in ours(manifests):
+        labels = template["metadata"]["labels"]
+        assert not lets(manifests, "Egress", labels, 6543, address="203.0.113.5")
+        assert lets([*manifests, policy], "Egress", labels, 6543, address="203.0.113.5")
+
+
+@needs_kubectl
+def test_the_pods_that_a_site_waits_for_are_those_that_run_and_no_migrations() -> None:
+    """A Job's pod stays for an hour after it is done."""
+    awaited = re.findall(r"wait pod -l '([^']+)' --for=delete", PAGE)
+    assert awaited == ["app.kubernetes.io/component in (api,worker)"]
+    templates = [template for _, template in ours(rendered("overlays/production"))]
+    assert {template["metadata"]["labels"]["app.kubernetes.io/component"] for template in templates} == {
+        "api",
+        "worker",
+        "migrate-pre",
+        "migrate-post",
+    }
 
 
 @needs_kubectl

@@ -7,6 +7,7 @@ Kinds of operators: `fixtures/k8s_schemas`, whose README says of which versions.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from jsonschema import Draft7Validator, Draft202012Validator
 from jsonschema.protocols import Validator
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
-from k8s_manifests import OVERLAYS, VARIANTS, needs_kubectl, rendered
+from k8s_manifests import K8S, OVERLAYS, VARIANTS, needs_kubectl, rendered
 
 pytestmark = needs_kubectl
 
@@ -88,6 +90,12 @@ def test_every_manifest_is_valid(overlay: str) -> None:
         if (found := complaints(json.dumps(manifest, sort_keys=True)))
     }
     assert not wrong
+
+
+def test_the_policy_on_the_page_is_valid() -> None:
+    page = (K8S.parent / "docs/operations/kubernetes.md").read_text()
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
+    assert not complaints(json.dumps(yaml.safe_load(text), sort_keys=True))
 
 
 def test_the_schemas_refuse_what_no_kind_has() -> None:
