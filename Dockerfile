@@ -41,8 +41,10 @@ RUN sh docker/assemble.sh /src /api \
     && python -m compileall -q -j 1 --invalidation-mode unchecked-hash /api
 
 FROM ${PYTHON_IMAGE} AS common
+# Given the year 1970, useradd leaves out the day of the password's change, which would differ from build to build.
 RUN groupadd --gid 10001 waystation \
-    && useradd --no-log-init --uid 10001 --gid waystation --create-home --shell /usr/sbin/nologin waystation
+    && SOURCE_DATE_EPOCH=0 useradd --no-log-init --uid 10001 --gid waystation --create-home \
+        --shell /usr/sbin/nologin waystation
 COPY --from=build /install /usr/local
 COPY --from=build /api /api
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1

@@ -14,3 +14,5 @@ cp "$source/docker/healthcheck.py" "$target/healthcheck.py"
 cp "$source/docker/entrypoint.sh" "$target/entrypoint.sh"
 chmod 755 "$target/entrypoint.sh"
 "${PYTHON:-python3}" "$source/docker/constraints.py" "$source/pyproject.toml" > "$target/constraints.txt"
+# Where umask is 077 the image's user could read nothing of the checkout; and modes are part of the image's bytes.
+chmod -R u=rwX,go=rX "$target"

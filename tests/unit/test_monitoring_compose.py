@@ -84,6 +84,13 @@ def test_services_are_small_hardened_and_watched() -> None:
     assert unchecked == {"migrate", "postgres-exporter", "redis-exporter"}
 
 
+def test_temporary_file_systems_have_no_options_that_only_one_engine_knows() -> None:
+    """Podman refuses uid= and gid=, and a service with them does not start."""
+    given = [mount for service in SERVICES.values() for mount in service.get("tmpfs", [])]
+    options = {option.split("=")[0] for mount in given for option in mount.partition(":")[2].split(",") if option}
+    assert options <= {"mode", "size"}
+
+
 def test_who_waits_for_somebody_healthy_waits_for_somebody_with_a_health_check() -> None:
     for name, service in SERVICES.items():
         for other, how in service.get("depends_on", {}).items():
