@@ -111,6 +111,15 @@ def test_rollouts_have_no_gap(overlay: str) -> None:
 
 
 @ALL
+def test_budgets_never_keep_a_node_from_being_drained(overlay: str) -> None:
+    """Nor one of a single pod: what may be unavailable is said, rounded up, and what has to stay is not."""
+    for budget in of_kind(rendered(overlay), "PodDisruptionBudget"):
+        assert budget["spec"]["maxUnavailable"] in (1, "25%")
+        assert "minAvailable" not in budget["spec"]
+        assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+@ALL
 def test_autoscaled_deployments_have_no_number_of_their_own(overlay: str) -> None:
     manifests = rendered(overlay)
     passive = "standby" in overlay
