@@ -66,5 +66,7 @@ def _value(value: float, unit: str) -> str:
             return f"${value:.4f}"
         case "bytes":
             return f"{value / 2**20:.0f} MiB"
+        case _ if unit.startswith("count:"):
+            return f"{value:.4g} {unit.removeprefix('count:')}"
         case _:
             return f"{value:.4g}{' s' if unit == 's' else '/s' if unit in ('ops', 'reqps') else ''}"

@@ -58,7 +58,7 @@ def dashboard(board: Board) -> dict[str, Any]:
         "title": board.title,
         "description": board.about,
         "tags": ["waystation"],
-        "schemaVersion": 39,
+        "schemaVersion": 41,
         "version": 1,
         "editable": True,
         "graphTooltip": 1,
@@ -66,10 +66,8 @@ def dashboard(board: Board) -> dict[str, Any]:
         "time": {"from": "now-1h", "to": "now"},
         "timezone": "browser",
         "annotations": {"list": [_alerts(), _starts()]},
-        "links": [
-            {"type": "dashboards", "title": "Waystation", "tags": ["waystation"], "asDropdown": True, "keepTime": True,
-             "includeVars": True, "icon": "external link", "targetBlank": False, "tooltip": "", "url": ""},
-        ],
+        "links": [_link("Waystation", type="dashboards", tags=["waystation"], asDropdown=True, keepTime=True,
+                        includeVars=True)],
         "templating": {"list": _variables(board)},
         "panels": list(_placed(board.rows)),
     }  # fmt: skip
@@ -109,27 +107,33 @@ def _variable(name: str, query: str) -> dict[str, Any]:
 
 
 def _alerts() -> dict[str, Any]:
-    return {
-        "name": "Alerts",
-        "datasource": DATASOURCE,
-        "enable": True,
-        "iconColor": RED,
-        "expr": 'ALERTS{alertstate="firing", alertname=~"Waystation.*", severity!="info"}',
-        "titleFormat": "{{alertname}}",
-        "step": "60s",
-    }
+    expr = 'ALERTS{alertstate="firing", alertname=~"Waystation.*", severity!="info"}'
+    return _annotation("Alerts", expr, title="{{alertname}}", color=RED, enable=True)
 
 
 def _starts() -> dict[str, Any]:
+    expr = 'changes(process_start_time_seconds{job=~"waystation.*"}[1m]) > 0'
+    return _annotation("Starts", expr, title="{{pod}} started", color="blue", enable=False)
+
+
+def _annotation(name: str, expr: str, *, title: str, color: str, enable: bool) -> dict[str, Any]:
+    # Grafana 11 reads `expr` and `step`, 12 and later `target`.
     return {
-        "name": "Starts",
+        "name": name,
         "datasource": DATASOURCE,
-        "enable": False,
-        "iconColor": "blue",
-        "expr": 'changes(process_start_time_seconds{job=~"waystation.*"}[1m]) > 0',
-        "titleFormat": "{{pod}} started",
+        "enable": enable,
+        "iconColor": color,
+        "titleFormat": title,
+        "expr": expr,
         "step": "60s",
+        "target": {"refId": "Anno", "expr": expr, "interval": "60s"},
     }
+
+
+def _link(title: str, **what: Any) -> dict[str, Any]:
+    """A link with every member that Grafana's schema asks for."""
+    return {"type": "link", "title": title, "tags": [], "asDropdown": False, "keepTime": False, "includeVars": False,
+            "icon": "external link", "targetBlank": False, "tooltip": "", "url": "", **what}  # fmt: skip
 
 
 def _placed(rows: Sequence[Row]) -> Any:
@@ -164,7 +168,7 @@ def _drawn(panel: Panel) -> dict[str, Any]:
     }
     if panel.runbook is not None:
         title = f"Runbook: {panel.runbook.replace('-', ' ')}"
-        drawn["links"] = [{"title": title, "url": f"${{runbooks}}/{panel.runbook}.md", "targetBlank": True}]
+        drawn["links"] = [_link(title, url=f"${{runbooks}}/{panel.runbook}.md", targetBlank=True)]
     if panel.kind == "table":
         hidden = ("Time", "Value", "__name__", "job", "alertstate", "instance")
         excluded = {"excludeByName": dict.fromkeys(hidden, True)}
@@ -230,8 +234,30 @@ def _options(panel: Panel) -> dict[str, Any]:
             }
             return {"legend": legend, "tooltip": {"mode": "multi", "sort": "desc"}}
         case "bargauge":
-            return {"orientation": "horizontal", "displayMode": "gradient", "reduceOptions": calculated}
+            return {
+                "orientation": "horizontal",
+                "displayMode": "gradient",
+                "reduceOptions": calculated,
+                "valueMode": "color",
+                "namePlacement": "auto",
+                "showUnfilled": True,
+                "sizing": "auto",
+                "minVizWidth": 8,
+                "minVizHeight": 16,
+                "maxVizHeight": 300,
+                "legend": {"displayMode": "list", "placement": "bottom", "calcs": [], "showLegend": False},
+            }
         case "stat":
-            return {"colorMode": "value", "graphMode": "area", "reduceOptions": calculated, "textMode": "auto"}
+            return {
+                "orientation": "auto",
+                "colorMode": "value",
+                "graphMode": "none",  # its queries ask for now: there is no line to draw
+                "reduceOptions": calculated,
+                "textMode": "auto",
+                "justifyMode": "auto",
+                "wideLayout": True,
+                "showPercentChange": False,
+                "percentChangeColorMode": "standard",
+            }
         case _:
-            return {"showHeader": True}
+            return {"showHeader": True, "frameIndex": 0}

@@ -28,7 +28,18 @@ from monitoring_files import (
 )
 
 BOARDS = dashboards()
-UNITS = {"short", "s", "ops", "reqps", "percentunit", "bytes", "currencyUSD"}
+UNITS = {"short", "s", "ops", "reqps", "percentunit", "bytes", "currencyUSD", "count:tokens/s"}
+
+LINK = {"type", "title", "tags", "asDropdown", "keepTime", "includeVars", "icon", "targetBlank", "tooltip", "url"}
+OPTIONS = {
+    "timeseries": {"legend", "tooltip"},
+    "stat": {"orientation", "reduceOptions", "colorMode", "graphMode", "textMode", "justifyMode", "wideLayout",
+             "showPercentChange", "percentChangeColorMode"},
+    "bargauge": {"orientation", "reduceOptions", "displayMode", "valueMode", "namePlacement", "showUnfilled", "sizing",
+                 "minVizWidth", "minVizHeight", "maxVizHeight", "legend"},
+    "table": {"showHeader", "frameIndex"},
+}  # fmt: skip
+"""What Grafana's schema (`@grafana/schema`, 11.6 to 13.2) requires of the options of each kind of panel."""
 
 
 def panels(board: dict[str, Any]) -> list[dict[str, Any]]:
@@ -91,6 +102,31 @@ def test_a_dashboard_is_whole(name: str) -> None:
         for link in panel["links"]:
             page = link["url"].removeprefix("${runbooks}/")
             assert not (ROOT / RUNBOOKS).is_dir() or (ROOT / RUNBOOKS / page).is_file()
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_everything_has_the_members_that_grafanas_schema_requires(name: str) -> None:
+    board = BOARDS[name]
+
+    assert 36 <= board["schemaVersion"] <= 41  # 36: datasources are objects; 41 is what Grafana 11.6 and 12.1 write
+    assert all(link.keys() == LINK for link in board["links"])
+    for panel in panels(board):
+        assert panel["options"].keys() == OPTIONS[panel["type"]], panel["title"]
+        assert all(link.keys() == LINK for link in panel["links"])
+        names = [target["refId"] for target in panel["targets"]]
+        assert len(names) == len(set(names))
+        assert all(target["datasource"]["uid"] == "${datasource}" for target in panel["targets"])
+        assert all(target["instant"] != target["range"] for target in panel["targets"])
+        assert len(names) == 1 or all(target["legendFormat"] for target in panel["targets"])
+    for variable in board["templating"]["list"]:
+        assert variable["type"] != "query" or variable["query"]["query"] == variable["definition"]
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_annotations_are_asked_for_as_old_and_new_grafanas_read_them(name: str) -> None:
+    for annotation in BOARDS[name]["annotations"]["list"]:
+        expected = {"refId": "Anno", "expr": annotation["expr"], "interval": annotation["step"]}
+        assert annotation["target"] == expected
 
 
 @pytest.mark.parametrize("name", BOARDS)

@@ -52,7 +52,7 @@ COST = Board(
                   queries=[(f"{_HOUR})", "the last hour"),
                            (f"{_HOUR} offset 1d)", "a day before")],
                   about="The alert of cost spikes compares these."),
-            Panel(title="Tokens by model", unit="ops", runbook="cost-spike",
+            Panel(title="Tokens by model", unit="count:tokens/s", runbook="cost-spike",
                   queries=[(rate("waystation_model_tokens_total", "model, kind", ', model=~"$model"'),
                             "{{model}} {{kind}}")],
                   about="Tokens a second: input, output, and the part of the input from the provider's cache."),

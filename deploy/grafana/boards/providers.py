@@ -37,7 +37,7 @@ PROVIDERS = Board(
             Panel(title="Duration by model, slowest", unit="s", runbook="provider-outage",
                   queries=quantiles("waystation_model_call_duration_seconds", "model", 0.95, 0.99),
                   about="One of twenty and one of a hundred took longer."),
-            Panel(title="Output tokens a second of calling", runbook="provider-outage",
+            Panel(title="Output tokens a second of calling", unit="count:tokens/s", runbook="provider-outage",
                   queries=[(f"{_OUTPUT} / ({_CALLING} > 0)", "{{model}}")],
                   about="Falls before a provider fails: it queues."),
         ]),
