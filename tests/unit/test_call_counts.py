@@ -83,3 +83,8 @@ def test_models_that_only_pass_calls_on_are_not_counted() -> None:
 def test_names_beyond_the_bound_are_other() -> None:
     names = Names(2)
     assert [names[name] for name in ("a", "b", "c", "a", "", "x" * 200)] == ["a", "b", "other", "a", "other", "other"]
+
+
+@pytest.mark.parametrize("name", ["half a pair \ud800", "two\nlines", "\x1b[31m"])
+def test_a_name_that_no_scrape_can_show_is_other(name: str) -> None:
+    assert Names(2)[name] == "other"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, generate_latest
 
 from waystation.telemetry import metrics
+from waystation_guards.budget.limits import Scope
 
 ROOT = Path(__file__).parents[2]
 METRICS: dict[str, Counter | Gauge | Histogram] = {
@@ -55,3 +56,9 @@ def _exported_name(metric: Any) -> str:
 
 def _labels(metric: Any) -> tuple[str, ...]:
     return metric._labelnames
+
+
+def test_alerts_of_every_scope_of_budgets_begin_at_zero() -> None:
+    """The increase of a series that begins with its first alert would be none."""
+    there = {sample.labels["scope"] for family in metrics.GUARD_ALERTS.collect() for sample in family.samples}
+    assert there == set(get_args(Scope))

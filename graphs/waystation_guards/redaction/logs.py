@@ -32,7 +32,8 @@ class RedactLogs:
         if value is None or isinstance(value, (str, bool, int, float)):
             return value
         if isinstance(value, Mapping):
-            return {str(name): self._shown(one) for name, one in cast("Mapping[Any, Any]", value).items()}
+            members = cast("Mapping[Any, Any]", value).items()
+            return {self._redactor.text(str(name)): self._shown(one) for name, one in members}
         if isinstance(value, (list, tuple, set, frozenset)):
             return [self._shown(one) for one in cast("Sequence[Any]", value)]
         return self._redactor.text(repr(value))

@@ -39,7 +39,8 @@ class Names:
     def __getitem__(self, name: str) -> str:
         if name in self._known:
             return name
-        if not name or len(name) > 100 or len(self._known) >= self._most:
+        # Not printable is also half a surrogate pair, which no scrape could be encoded with.
+        if not name or len(name) > 100 or not name.isprintable() or len(self._known) >= self._most:
             return OTHER
         self._known.add(name)
         return name

@@ -10,9 +10,12 @@ import logging
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from waystation.telemetry.log_lines import PRINTED, JsonLines, LineHandler, PrintedLines
 
 STARTED = "Application startup complete."
 """uvicorn's line that deployment tools wait for: shown at every level."""
@@ -26,9 +29,13 @@ def configure_logs(
 ) -> None:
     """Send every logger of the process to stdout. `level` is the least severe one that is shown; `redact`: kinds of
     what is personal or secret (`waystation_guards.redaction.redaction.KINDS`) that no line shows."""
-    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+    stream = standard_output()
+    if reconfigure := getattr(stream, "reconfigure", None):
         reconfigure(errors="backslashreplace")  # what graphs raise may hold what no encoding has
-    handler = logging.StreamHandler(sys.stdout)
+    if as_json:  # whoever reads lines of JSON reads them all
+        sys.stdout = PrintedLines(stream)
+        logging.captureWarnings(capture=True)
+    handler = LineHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
@@ -64,6 +71,11 @@ def configure_logs(
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
+def standard_output() -> TextIO:
+    """Where lines go: standard output itself, also where what is printed becomes lines."""
+    return sys.stdout.stream if isinstance(sys.stdout, PrintedLines) else sys.stdout
+
+
 @contextmanager
 def bind_run(*, run_id: str, thread_id: str, attempt: int) -> Generator[None]:
     """Add these to every line logged in this block, in this task and those it starts."""
@@ -79,7 +91,7 @@ class _Shown(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.msg in _NOISE:
             return False
-        return record.levelno >= self._least or record.msg == STARTED
+        return record.levelno >= self._least or record.msg == STARTED or record.name == PRINTED
 
 
 def _shared(as_json: bool) -> list[Processor]:
@@ -96,7 +108,7 @@ def _shared(as_json: bool) -> list[Processor]:
 
 def _rendering(as_json: bool, color: bool) -> list[Processor]:
     if as_json:
-        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=repr)]
+        return [structlog.processors.format_exc_info, JsonLines()]
     return [
         structlog.dev.ConsoleRenderer(colors=color, exception_formatter=structlog.dev.plain_traceback, pad_event_to=40)
     ]

@@ -224,6 +224,7 @@ def _begin_at_zero() -> None:
         RUNS_SWEPT: ("pending", "error", "interrupted"),
         CRON_FIRINGS: ("fired", "skipped", "disabled"),
         WEBHOOK_TRIES: ("delivered", "failed", "spent"),
+        GUARD_ALERTS: ("run", "thread", "assistant", "graph", "user", "key", "tenant"),
     }
     for metric, values in known.items():
         for value in values:

@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from waystation.telemetry.logs import standard_output
 from waystation.telemetry.otel_calls import SpanHearer
 from waystation.telemetry.tracing import About, Redact
 
@@ -142,7 +143,7 @@ class _Ids(RandomIdGenerator):
 def _exporter(name: str) -> SpanExporter:
     match name:
         case "console":
-            return ConsoleSpanExporter()
+            return ConsoleSpanExporter(out=standard_output(), formatter=lambda span: f"{span.to_json(indent=None)}\n")
         case "otlp":
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
