@@ -63,6 +63,31 @@ def test_the_policy_for_a_database_elsewhere_lets_migrations_and_processes_to_it
         assert lets([*manifests, policy], "Egress", labels, 6543, address="203.0.113.5")
 
 
+def test_a_database_that_is_scraped_is_no_process_for_the_alerts() -> None:
+    """They look at every job `waystation.*`: a database among them would hide that no process is there."""
+    text = re.search(r"^```yaml\n(apiVersion: monitoring.*?)^```", PAGE, re.M | re.S)
+    assert text is not None
+    spec = yaml.safe_load(text[1])["spec"]
+    rules = (K8S.parent / "deploy/prometheus/rules/waystation-alerts.yml").read_text()
+    (jobs,) = set(re.findall(r'job=~"([^"]+)"', rules))
+    for endpoint in spec["podMetricsEndpoints"]:
+        names = [rule["replacement"] for rule in endpoint["relabelings"] if rule["targetLabel"] == "job"]
+        assert names
+        assert not any(re.fullmatch(jobs, name) for name in names)
+
+
+@needs_kubectl
+def test_a_restart_for_a_new_secret_is_of_our_processes_alone() -> None:
+    """Redis beside them would drop every live stream."""
+    commands = re.findall(r"rollout restart deployment -l (\S+=\w+)", PAGE)
+    assert PAGE.count("rollout restart deployment") == len(commands) > 0
+    for command in commands:
+        key, _, value = command.partition("=")
+        for manifest in of_kind(rendered("overlays/production"), "Deployment"):
+            chosen = manifest["metadata"]["labels"].get(key) == value
+            assert chosen == (manifest["metadata"]["name"] != "waystation-redis")
+
+
 @needs_kubectl
 def test_the_pods_that_a_site_waits_for_are_those_that_run_and_no_migrations() -> None:
     """A Job's pod stays for an hour after it is done."""
