@@ -20,8 +20,8 @@ from typing import Any, cast
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from waystation_db.cipher import MARK_BYTES, Cipher, is_sealed, loads
-from waystation_db.errors import SearchesSealed, Undecipherable
+from waystation_db.cipher import MARK, MARK_BYTES, Cipher, Place, check_members, is_sealed, loads
+from waystation_db.errors import SealingFailed, SearchesSealed, Undecipherable
 from waystation_db.json import dumps
 from waystation_db.places import assistant_context_place, config_place, metadata_place
 from waystation_db.pool import cipher_of
@@ -46,10 +46,16 @@ async def may_be_sealed(conn: Conn) -> bool:
     return row is not None and bool(row[0])
 
 
-async def cipher_for(conn: Conn) -> Cipher | None:
-    """What an assistant that is written through this connection is to be sealed with; None: it stays plain."""
+async def cipher_for(conn: Conn, params: Mapping[str, Any]) -> Cipher | None:
+    """What an assistant that is written through this connection is to be sealed with; None: it stays plain. Raises
+    SealingFailed for parameters of its statement that would be read as if they were sealed."""
     cipher = cipher_of(conn)
-    return cipher if cipher is not None and cipher.seals and await may_be_sealed(conn) else None
+    if cipher is None or not cipher.seals:
+        return None
+    for name in ("config", "context", "metadata"):
+        if (text := params.get(name)) is not None and f'"{MARK}"' in text:
+            _refuse_marks(name, cast("JSONObject", loads(text)))
+    return cipher if await may_be_sealed(conn) else None
 
 
 async def sealed(cipher: Cipher | None, tenant_id: str, assistant_id: str, params: JSONObject) -> JSONObject:
@@ -141,6 +147,13 @@ async def _face(cipher: Cipher, tenant_id: str, face: JSONObject, *, lenient: bo
                 raise
             face["context"] = {}
     return face
+
+
+def _refuse_marks(name: str, members: JSONObject) -> None:
+    if is_sealed(members):
+        raise SealingFailed(f"{name}: the member {MARK} is reserved where encryption is on")
+    if name != "context":
+        check_members(Place("assistant", name), members)
 
 
 def _plain(members: Mapping[str, Any]) -> JSONObject:

@@ -102,7 +102,7 @@ async def create(conn: Conn, tenant_id: str, new: NewAssistant) -> bytes | None:
         "context": new.context,
         "metadata": new.metadata,
     }
-    params = await sealing.sealed(await sealing.cipher_for(conn), tenant_id, new.assistant_id, params)
+    params = await sealing.sealed(await sealing.cipher_for(conn, params), tenant_id, new.assistant_id, params)
     return await _face(conn, _q["create_assistant"], params)
 
 
@@ -141,7 +141,7 @@ async def patch(conn: Conn, tenant_id: str, assistant_id: str, *, change: Assist
         "context": change.context,
         "metadata": change.metadata,
     }
-    if (cipher := await sealing.cipher_for(conn)) is not None:
+    if (cipher := await sealing.cipher_for(conn, params)) is not None:
         params = await _sealed_patch(conn, cipher, params)
     return await _face(conn, _q["patch_assistant"], params)
 

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from langgraph_sdk import get_client
-from langgraph_sdk.errors import UnprocessableEntityError
+from langgraph_sdk.errors import BadRequestError, UnprocessableEntityError
 
 from chaos.fleet import PATIENT, Fleet, fleet_of
 from chaos.previous_version import Elder, package_before
@@ -90,6 +90,12 @@ async def beside_each_other(fleet: Fleet, uri: str, *, old: Any, new: Any) -> li
     for sdk in (old, new):
         await is_read_and_runs(sdk, by_old)
         await is_read_and_runs(sdk, by_new)
+    forged = {"__encryption__": {"key": "aes-gcm:default", "data": ""}}
+    for given in ({"config": {"configurable": forged}}, {"context": forged}, {"metadata": {"secret": forged}}):
+        with pytest.raises(BadRequestError, match="the member __encryption__ is reserved"):
+            await new.assistants.create("everywhere", **given)
+        with pytest.raises(BadRequestError, match="the member __encryption__ is reserved"):
+            await new.assistants.update(by_new, **given)
     assert await sealed_rows(uri) == 0
     return [by_old, by_new]
 

@@ -147,6 +147,8 @@ async def test_a_missing_key_is_an_error_of_that_thread_alone(database_uri: str)
             await sdk.assistants.get(made["assistant_id"])
         hidden = next(a for a in await sdk.assistants.search(limit=100) if a["assistant_id"] == made["assistant_id"])
         assert (hidden["config"], hidden["context"], hidden["metadata"]) == ({}, {}, {})
+        with pytest.raises(ConflictError, match="'k1'"):
+            await sdk.assistants.set_latest(made["assistant_id"], 1)
         output = await sdk.runs.wait(None, made["assistant_id"], input={"text": "x"}, raise_error=False)
         assert output["__error__"]["error"] == "Undecipherable"
 

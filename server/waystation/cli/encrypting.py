@@ -19,8 +19,9 @@ from waystation_db.resealing import OF_ASSISTANTS, TABLES, Progress
 
 _SHOWN_FAILURES = 10
 _ASSISTANTS_WAIT = (
-    "Assistants stay plain for now, and so does what runs have from them: processes of the version before may still "
-    "run and cannot read them encrypted. When the last one has ended: `waystation migrate --phase post`, then this again."
+    "Assistants stay plain for now, and so does what runs have from them: processes of the version before may "
+    "still run and cannot read them encrypted. When the last one has ended: `waystation migrate --phase post`, "
+    "then this command again."
 )
 
 

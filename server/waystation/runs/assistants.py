@@ -73,7 +73,7 @@ async def create_assistant(services: Services, caller: Principal, *, body: Assis
         context=context or "{}",
         metadata=_text(body.metadata or {}),
     )
-    async with services.db.connection() as conn:
+    async with services.db.connection() as conn, conn.transaction():
         made = await assistants.create(conn, caller.tenant_id, new)
         if made is None and body.if_exists == "do_nothing":
             made = await assistants.get(conn, caller.tenant_id, new.assistant_id, visible=visible)
@@ -180,7 +180,7 @@ async def list_versions(services: Services, caller: Principal, *, assistant_id: 
 async def set_latest(services: Services, caller: Principal, *, assistant_id: str, version: int) -> bytes:
     """Show a version again. Raises NotFound: no such assistant or version."""
     visible = await visible_assistant(caller, "update", assistant_id, version=version)
-    async with services.db.connection() as conn:
+    async with services.db.connection() as conn, conn.transaction():
         changed = await assistants.set_latest(conn, caller.tenant_id, assistant_id, version=version, visible=visible)
         if changed:
             return changed
