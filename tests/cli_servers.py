@@ -125,7 +125,7 @@ class Command:
     @property
     def url(self) -> str:
         """Where it serves; waits until it says so."""
-        return self.until_says(r"(?:API +|Serving at )(http[^\s"]+)")[1]
+        return self.until_says(r'(?:API +|Serving at )(http[^\s"]+)')[1]
 
     def until_says(self, pattern: str, *, times: int = 1) -> re.Match[str]:
         """Wait for its output to hold the pattern that often; the last match."""
