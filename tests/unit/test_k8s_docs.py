@@ -69,9 +69,9 @@ def test_a_database_that_is_scraped_is_no_process_for_the_alerts() -> None:
     assert text is not None
     spec = yaml.safe_load(text[1])["spec"]
     rules = (K8S.parent / "deploy/prometheus/rules/waystation-alerts.yml").read_text()
-    (jobs,) = set(re.findall(r'job=~"([^"]+)"', rules))
+    (jobs,) = {str(found) for found in re.findall(r'job=~"([^"]+)"', rules)}
     for endpoint in spec["podMetricsEndpoints"]:
-        names = [rule["replacement"] for rule in endpoint["relabelings"] if rule["targetLabel"] == "job"]
+        names: list[str] = [rule["replacement"] for rule in endpoint["relabelings"] if rule["targetLabel"] == "job"]
         assert names
         assert not any(re.fullmatch(jobs, name) for name in names)
 
