@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
 import uuid_utils
+from prometheus_client import REGISTRY
 
+from waystation.config import Settings
+from waystation.worker.upkeep import Upkeep
 from waystation_db import runs
 from waystation_db.pool import Database
 from waystation_db.rows import ClaimedRun, RunKey
@@ -269,6 +274,25 @@ async def test_run_that_crashes_too_often_is_ended(db: Database) -> None:
         (buried,) = await runs.bury_poisoned(conn, max_crashes=3, lease_s=10, error='{"error": "WorkerLost"}')
         assert (buried.key, buried.attempt, buried.status) == (run.key, 3, "error")
         assert await thread_row(conn, run.key.thread_id) == ("error", 0)
+
+
+async def test_a_run_that_the_sweep_gives_up_is_counted_among_those_that_ended(db: Database) -> None:
+    class Events:
+        async def end(self, *_: object, **__: object) -> None: ...
+
+    def ended() -> float:
+        return REGISTRY.get_sample_value("waystation_runs_finished_total", {"outcome": "error"}) or 0
+
+    async with db.connection() as conn:
+        await assistant(conn)
+        run = new_run(await thread(conn))
+        await create(conn, run, claim_for="w")
+        await expire(conn, run.key)
+    side: Any = SimpleNamespace(db=db)
+    events: Any = Events()
+    before = ended()
+    await Upkeep(side, events, Settings(max_crashes=1)).sweep()
+    assert ended() == before + 1
 
 
 async def test_run_that_gets_further_between_crashes_is_no_poison(db: Database) -> None:

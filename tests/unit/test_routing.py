@@ -228,6 +228,8 @@ async def test_queries_and_headers_are_read(client: httpx.AsyncClient) -> None:
     url = "/query?name=a%00b&select=x&select=y&limit=3"
     given = (await client.get(url, headers={"last-event-id": "7-1", "x-request-id": "mine"})).json()
     assert given == {"name": "a\ufffdb", "select": ["x", "y"], "limit": 3, "last": "7-1", "id": "mine"}
+    long = (await client.get("/query", headers={"x-request-id": "x" * 5000})).json()
+    assert long["id"] == "x" * 200
     response = await client.get("/query?limit=many")
     assert response.status_code == 422
     assert detail(response).startswith("query.limit: ")

@@ -62,10 +62,6 @@ _VARY = [(b"vary", b"Origin")]
 _CLOSE = (b"connection", b"close")
 
 
-_LONGEST_ID = 200
-"""Of a request's id in log lines: clients choose it."""
-
-
 @dataclass(frozen=True, slots=True)
 class About:
     """What is known of a request before anybody looks for its operation."""
@@ -165,7 +161,7 @@ class Application:
         if request_id is None and parent is None and access is None:
             await self._answer(scope, receive, send, About(origin, request_id, preflight, span, access))
             return
-        shown = None if request_id is None else request_id[:_LONGEST_ID].decode("latin-1")
+        shown = None if request_id is None else request_id[: trace_context.LONGEST_ID].decode("latin-1")
         if shown is None and access is not None:
             shown = scope.setdefault("state", {})["request_id"] = str(uuid.uuid4())
         with trace_context.bound(request_id=shown, parent=parent):
@@ -332,7 +328,8 @@ def request_id_of(request: Request) -> str:
     """The request's id: as the client sent it, else a new one that stays with the request."""
     state = request.scope.setdefault("state", {})
     if "request_id" not in state:
-        state["request_id"] = request.headers.get("x-request-id") or str(uuid.uuid4())
+        given = request.headers.get("x-request-id", "")[: trace_context.LONGEST_ID]
+        state["request_id"] = given or str(uuid.uuid4())
     return state["request_id"]
 
 

@@ -19,6 +19,7 @@ from waystation.runs import cancel, listing
 from waystation.runs.admission import create_on_thread
 from waystation.runs.requests import CancelMany, ThreadRunCreate
 from waystation.runs.run_kwargs import Origin
+from waystation.telemetry import trace_context
 from waystation_db.rows import CancelAction
 
 router = Router(tags=["Runs"])
@@ -39,8 +40,9 @@ Action = Annotated[str, Query(description="`interrupt` keeps what was done, `rol
 def origin_of(request: Request, idempotency_key: str | None, *, run_id: str | None = None) -> Origin:
     """What a run inherits from the request that makes it."""
     rules: HeaderRules | None = request.app.state.configurable_headers
+    given = request.headers.get("x-request-id", "")[: trace_context.LONGEST_ID]
     return Origin(
-        request_id=request.headers.get("x-request-id") or request.scope.get("state", {}).get("request_id"),
+        request_id=given or request.scope.get("state", {}).get("request_id"),
         idempotency_key=idempotency_key,
         run_id=run_id,
         headers={} if rules is None else rules.choose(request.headers.raw),

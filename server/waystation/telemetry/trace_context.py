@@ -19,6 +19,9 @@ KEY: Final = "traceparent"
 
 HEADER: Final = b"traceparent"
 
+LONGEST_ID: Final = 200
+"""Of a request's id in log lines and with its run: clients choose it."""
+
 _VALID = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _LONGEST = 128
 

@@ -20,7 +20,7 @@ from waystation.config import Settings
 from waystation.events import End, EventLog
 from waystation.runs.prune import sweep_threads
 from waystation.services import GraphSide
-from waystation.telemetry import metrics
+from waystation.telemetry import counting, metrics
 from waystation_db import events as chunks
 from waystation_db import guard_ledger, guard_state, runs, thread_events, thread_removal
 from waystation_db.errors import DatabaseError
@@ -78,6 +78,7 @@ class Upkeep:
             log.warning("a run's worker is gone; the run is tried again", run_id=key.run_id, attempt=attempt)
         for run in buried:
             metrics.RUNS_SWEPT.labels(run.status).inc()
+            counting.run_ended(run.status)
             log.error("a run took its worker down too often; it is not tried again", run_id=run.key.run_id)
             await self.events.end(run.key, run.attempt, End(run.status, error=LOST), resumable=run.resumable)
 
