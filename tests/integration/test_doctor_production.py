@@ -45,7 +45,7 @@ def level_of(lines: list[str], part: str) -> str:
     return found
 
 
-def test_a_bare_project_is_told_what_production_needs(project: Project) -> None:
+def test_a_bare_project_is_told_what_production_needs(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     code, lines = doctor("--production", "--apis", "2", "--workers", "2")
     assert code == 0
     warned = (
@@ -56,10 +56,13 @@ def test_a_bare_project_is_told_what_production_needs(project: Project) -> None:
         "no REDIS_URI for 4 processes",
     )
     assert {level_of(lines, part) for part in warned} == {"warn"}
-    hinted = ("LOG_JSON", "WAYSTATION_EXPOSE_ERRORS", "is not encrypted by Waystation", "backups: nothing", "CORS")
+    hinted = ("WAYSTATION_EXPOSE_ERRORS", "is not encrypted by Waystation", "backups: nothing", "CORS")
     assert {level_of(lines, part) for part in hinted} == {"hint"}
     assert level_of(lines, "clock and Postgres's agree") == "ok"
     assert doctor("--production", "--strict")[0] == 1
+    assert not [line for line in lines if "LOG_JSON" in line], "unset, lines are JSON where no terminal is"
+    monkeypatch.setenv("LOG_JSON", "false")
+    assert level_of(doctor("--production")[1], "LOG_JSON is off") == "hint"
 
     code, lines = doctor()
     assert code == 0

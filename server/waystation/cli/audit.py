@@ -11,7 +11,7 @@ from pathlib import Path
 
 from waystation.cli.failures import UsageError
 from waystation.cli.migrating import settings_of
-from waystation.cli.terminal import say
+from waystation.cli.terminal import result, say
 from waystation.guarding.audit import PostgresAuditLog
 from waystation.guarding.audit_pruning import Verified, verify_chain
 from waystation.process import database_uri
@@ -33,7 +33,7 @@ def export_all(config: Path | None, *, tenant: str, after: int, action: str | No
     async def export() -> None:
         async with database(config) as db:
             async for record in PostgresAuditLog(db).read(tenant, after=after, action=action):
-                say(as_line(record))
+                result(as_line(record))
 
     asyncio.run(export())
 
@@ -91,7 +91,9 @@ async def _records(files: Sequence[Path]) -> AsyncIterator[AuditRecord]:
             with file.open(encoding="utf-8") as lines:
                 async for record in from_lines(lines):
                     yield record
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise UsageError(f"{file}: {error.strerror}") from None
+        except ValueError as error:
             raise UsageError(f"{file}: {error}") from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextlib import closing
+from math import isnan
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
@@ -31,6 +32,8 @@ def create(config: Path | None, to: str, *, tenant: str | None, jobs: int, part_
         ConfigError, MigrationError, DatabaseUnavailable: as other commands.
     """
     _check_tenant(tenant)
+    if isnan(part_mb):  # which Click's ranges let pass
+        raise UsageError("--part-mb nan: expected a number")
     uri = database_uri(settings_of(config))
     began = monotonic()
     with closing(place_of(to, to_write=True)) as place:

@@ -12,6 +12,7 @@ import asyncio
 import os
 import sys
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 
 from waystation.cli.failures import CommandError, UsageError
@@ -62,6 +63,8 @@ class Place(ABC):
 
 def place_of(text: str, *, to_write: bool) -> Place:
     """What a command line names. Raises UsageError."""
+    if not text.strip():  # a variable that is not set would mean the current folder
+        raise UsageError("the place is empty: expected a folder, a file that ends with .tar, s3://bucket/prefix or -")
     # Imported here: boto3 is an extra, and none of these needs the others.
     if text.startswith(S3_SCHEME):
         from waystation.cli.backing_up_s3 import Bucket
@@ -116,12 +119,16 @@ class Folder(Place):
                 os.fsync(file.fileno())
             half.replace(path)
         except OSError as error:
+            with suppress(OSError):
+                half.unlink(missing_ok=True)  # it takes what little space there is
             raise CommandError(f"{path}: {error.strerror}; repeat the command to go on") from None
 
     def read_manifest(self) -> bytes:
         try:
             return (self._path / MANIFEST).read_bytes()
         except FileNotFoundError:
+            if not self._path.exists():
+                raise UsageError(f"{self.name}: no such folder") from None
             raise incomplete(self.name) from None
         except OSError as error:
             raise UsageError(f"{self.name}: {error.strerror}") from None

@@ -3,6 +3,7 @@ written to standard output cannot, and what comes from standard input is put int
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -10,7 +11,8 @@ import sys
 import tarfile
 import tempfile
 import threading
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -42,7 +44,10 @@ class TarFile(Place):
     def open_for_writing(self) -> int:
         try:
             self._file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two would write over each other
             self._members, end = _members(self._file)
+        except BlockingIOError:
+            raise CommandError(f"{self.name}: another backup is being written to it") from None
         except OSError as error:
             raise UsageError(f"{self.name}: {error.strerror}") from None
         if MANIFEST in self._members:
@@ -70,7 +75,8 @@ class TarFile(Place):
         self._append(MANIFEST, manifest)
         self._write(_END)
         assert self._file is not None
-        os.fsync(self._file.fileno())
+        with self._told():
+            os.fsync(self._file.fileno())
 
     def _append(self, name: str, data: bytes) -> bool:
         with self._lock:
@@ -84,9 +90,14 @@ class TarFile(Place):
 
     def _write(self, data: bytes) -> None:
         assert self._file is not None
-        try:
+        with self._told():
             self._file.write(data)
             self._file.flush()
+
+    @contextmanager
+    def _told(self) -> Generator[None]:
+        try:
+            yield
         except OSError as error:
             raise CommandError(f"{self.name}: {error.strerror}; repeat the command to go on") from None
 
@@ -108,7 +119,8 @@ class TarFile(Place):
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what a full disk did not take was told when it was written
+                self._file.close()
 
     def _content(self, member: _Member) -> bytes:
         assert self._file is not None
@@ -148,7 +160,11 @@ class TarStream(TarFile):
 
     def read_manifest(self) -> bytes:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  # gone with the process
-        shutil.copyfileobj(sys.stdin.buffer, self._file)
+        try:
+            shutil.copyfileobj(sys.stdin.buffer, self._file)
+        except OSError as error:
+            folder = tempfile.gettempdir()
+            raise CommandError(f"{folder}: {error.strerror}; TMPDIR names another folder for temporary files") from None
         self._members, _ = _members(self._file)
         if (member := self._members.get(MANIFEST)) is None:
             raise incomplete("standard input")

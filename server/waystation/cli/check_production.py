@@ -107,7 +107,7 @@ def _keeping(project: Project) -> Iterator[Verdict]:
 
 
 def _told(settings: Settings) -> Iterator[Verdict]:
-    if not settings.log_json:
+    if settings.log_json is False:  # unset: JSON where no terminal is, as in a container
         yield hint("LOG_JSON is off: log lines are for people", "LOG_JSON=true for what collects them")
     if settings.expose_errors:
         yield hint("WAYSTATION_EXPOSE_ERRORS is on: clients read the text of graphs' exceptions", "turn it off")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -108,7 +108,8 @@ def estimate(
 def budget(
     tenant: Annotated[str, typer.Option("--tenant", help="Whose budgets.")] = "default",
     scope: Annotated[
-        str | None, typer.Option(help="Only run, thread, assistant, graph, user, key or tenant.", show_default="all")
+        Literal["run", "thread", "assistant", "graph", "user", "key", "tenant"] | None,
+        typer.Option(help="Only budgets of this kind.", show_default="all"),
     ] = None,
     owner: Annotated[str | None, typer.Option(help="Only this run's, user's …", show_default="all")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 50,

@@ -12,7 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from waystation.cli.terminal import paint, say
+from waystation.cli.terminal import OutputLost, paint, say
 from waystation.errors import ConfigError
 from waystation_db.errors import DatabaseError, DatabaseUnavailable
 
@@ -45,7 +45,7 @@ class ChildFailed(CommandError):
         self.exit_code = exit_code
 
 
-Told = (CommandError, ConfigError, DatabaseError)
+Told = (CommandError, ConfigError, DatabaseError, OutputLost)
 """Errors whose message is the whole story. Anything else is a bug and keeps its traceback."""
 
 

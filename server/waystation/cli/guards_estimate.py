@@ -18,13 +18,18 @@ def run(url: str, *, assistant: str, text: str, thread: str | None, key: str | N
     """Print what a run will come to.
 
     Raises:
-        UsageError: the input is no JSON. CommandError: the server does not answer, or refuses.
+        UsageError: the input is no JSON, the address none, or the key cannot be sent. CommandError: the server does
+            not answer, or refuses.
     """
     wish = {"assistant_id": assistant, "input": _input(text), "thread_id": thread}
+    if key and not (key.isascii() and key.isprintable()):
+        raise UsageError("--key may hold printable ASCII only")
     headers = {"x-api-key": key} if key else {}
     try:
         answer = httpx.post(f"{url.rstrip('/')}/guards/estimate", json=wish, headers=headers, timeout=_ANSWER_S)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise UsageError(f"--url {url}: {error}") from None
+    except httpx.HTTPError as error:
         raise CommandError(f"{url} does not answer: {error}") from None
     if answer.status_code != 200:
         raise CommandError(f"{url} answered {answer.status_code}: {answer.text[:300]}")

@@ -18,7 +18,7 @@ from waystation.auth.principal import is_tenant_id
 from waystation.auth.roles import Role
 from waystation.cli.failures import UsageError
 from waystation.cli.migrating import settings_of
-from waystation.cli.terminal import say
+from waystation.cli.terminal import result, say
 from waystation.config import Settings
 from waystation.process import database_uri
 from waystation_db import api_keys, audit
@@ -61,7 +61,7 @@ def make(config: Path | None, *, identity: str, roles: Sequence[str], tenant: st
             await _tell(conn, tenant, "key.created", row.key_id, told)
 
     _run(settings, create)
-    say(made.text)
+    result(made.text)
 
 
 def show(config: Path | None, *, tenant: str | None) -> None:

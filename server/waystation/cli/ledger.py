@@ -15,7 +15,7 @@ from waystation.catalog.project import configure
 from waystation.cli.failures import UsageError
 from waystation.cli.migrating import settings_of
 from waystation.cli.project_files import CONFIG_NAME
-from waystation.cli.terminal import say
+from waystation.cli.terminal import all_to_stdout, say
 from waystation.errors import NotFound
 from waystation.guarding.recalculation import Repriced, correct, exported, rebuild, reprice
 from waystation.process import database_uri
@@ -37,8 +37,12 @@ def export_all(
     """Write a tenant's entries as lines of JSON. `all_kinds`: also notes of alerts and self-tests.
 
     Raises:
-        ConfigError: no DATABASE_URI. UsageError: the file cannot be written. DatabaseUnavailable: no Postgres.
+        ConfigError: no DATABASE_URI. UsageError: the file cannot be written, or no time is left.
+        DatabaseUnavailable: no Postgres.
     """
+
+    if since is not None and until is not None and since >= until:
+        raise UsageError(f"--until {until} is not after --since {since}: expected a time of which something is left")
 
     async def write(to: BinaryIO) -> int:
         count = 0
@@ -50,7 +54,8 @@ def export_all(
         return count
 
     if output is None:
-        asyncio.run(write(sys.stdout.buffer))
+        with all_to_stdout():
+            asyncio.run(write(sys.stdout.buffer))
         return
     try:
         with output.open("wb") as file:

@@ -14,8 +14,9 @@ from waystation.cli.failures import CommandError
 BACKLOG = 2048
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket: connections are taken from now on, and wait until somebody serves them.
+def bind(host: str, port: int, *, prefix: str = "") -> socket.socket:
+    """A listening socket: connections are taken from now on, and wait until somebody serves them. `prefix`: of the
+    options that name host and port, such as `health-`.
 
     Raises CommandError: the port is taken, not allowed, or `host` is no address of this machine.
     """
@@ -24,7 +25,7 @@ def bind(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (socket.gaierror, OverflowError) as error:
-        raise CommandError(f"--host {host}: {error}") from None
+        raise CommandError(f"--{prefix}host {host}: {error}") from None
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -32,7 +33,7 @@ def bind(host: str, port: int) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        raise CommandError(_why(error, host, port)) from None
+        raise CommandError(_why(error, host, port, prefix)) from None
     return sock
 
 
@@ -48,14 +49,17 @@ def url_of(sock: socket.socket, *, https: bool = False) -> str:
     return f"{'https' if https else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _why(error: OSError, host: str, port: int) -> str:
+def _why(error: OSError, host: str, port: int, prefix: str) -> str:
     match error.errno:
         case errno.EADDRINUSE:
-            return f"Port {port} is in use. Stop what listens there, or choose another one: --port {_other(port)}"
+            other = f"--{prefix}port {_other(port)}"
+            return f"Port {port} is in use. Stop what listens there, or choose another one: {other}"
         case errno.EACCES:
-            return f"Port {port} needs more rights than this user has: choose one above 1023, such as --port 8000"
+            return (
+                f"Port {port} needs more rights than this user has: choose one above 1023, such as --{prefix}port 8000"
+            )
         case errno.EADDRNOTAVAIL:
-            return f"{host} is no address of this machine: --host 127.0.0.1, or 0.0.0.0 for all"
+            return f"{host} is no address of this machine: --{prefix}host 127.0.0.1, or 0.0.0.0 for all"
         case _:
             return f"Cannot listen on {host}:{port}: {error.strerror}"
 

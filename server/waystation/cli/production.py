@@ -69,7 +69,7 @@ def _run(options: ProcessOptions, settings: Settings, project: Project, *, api: 
     if options.n_jobs is not None and settings.n_jobs_per_worker:
         settings = settings.model_copy(update={"n_jobs_per_worker": options.n_jobs})
     uri = database_uri(settings)
-    sock = _socket(options)
+    sock = _socket(options, prefix="" if api else "health-")
     if not options.supervised:  # the supervisor has told them
         banner.warnings(project.warnings)
     url = url_of(sock, https=options.tls is not None) if sock else ""
@@ -93,9 +93,9 @@ def _run(options: ProcessOptions, settings: Settings, project: Project, *, api: 
     run(serve(serving), debug=settings.log_level == "DEBUG")
 
 
-def _socket(options: ProcessOptions) -> socket.socket | None:
+def _socket(options: ProcessOptions, *, prefix: str) -> socket.socket | None:
     if options.fd is not None:
         return socket.socket(fileno=options.fd)
     if options.port is None:
         return None
-    return bind(options.host, options.port)
+    return bind(options.host, options.port, prefix=prefix)

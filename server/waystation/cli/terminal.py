@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Literal
 
 Look = Literal["bold", "red", "yellow", "cyan"]
@@ -17,6 +19,32 @@ def say(text: str, *, err: bool = False) -> None:
         stream.flush()
     except OSError:
         return
+
+
+class OutputLost(Exception):
+    """Standard output does not take what a command is for."""
+
+
+@contextmanager
+def all_to_stdout() -> Generator[None]:
+    """Around writing what must not be lost in silence, such as an export or a new key.
+
+    Raises:
+        OutputLost: a full disk and the like. BrokenPipeError: the reader has enough, which ends a command quietly.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputLost(f"standard output: {error.strerror}") from None
+
+
+def result(text: str) -> None:
+    """Write a line that must not be lost. Raises as `all_to_stdout`."""
+    with all_to_stdout():
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
 
 def paint(text: str, look: Look) -> str:

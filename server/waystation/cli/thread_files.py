@@ -17,7 +17,7 @@ from waystation.catalog.project import configure
 from waystation.cli.failures import CommandError, UsageError
 from waystation.cli.migrating import settings_of
 from waystation.cli.project_files import CONFIG_NAME
-from waystation.cli.terminal import say
+from waystation.cli.terminal import all_to_stdout, say
 from waystation.process import database_uri
 from waystation.services.encryption import on_this_loop, open_cipher
 from waystation_db import backup_threads
@@ -52,7 +52,8 @@ def export_one(
         return count - 2
 
     if file == "-":
-        rows = asyncio.run(write(sys.stdout))
+        with all_to_stdout():
+            rows = asyncio.run(write(sys.stdout))
     else:
         half = Path(f"{file}.part")
         try:
