@@ -15,6 +15,7 @@ from waystation.errors import NotFound
 from waystation.events import ONLY_END, End
 from waystation.runs.permission import visible_thread
 from waystation.services import Services
+from waystation.telemetry import counting
 from waystation_db import runs, thread_events
 from waystation_db.rows import FINAL_STATUSES, CancelAction, RunKey
 
@@ -130,7 +131,8 @@ async def delete_run(services: Services, caller: Principal, *, thread_id: str, r
 
 
 async def tell_ended(services: Services, key: RunKey, action: CancelAction) -> None:
-    """Tell the readers of a run that ended while it was pending: no worker will."""
+    """Count a run that ended while it was pending, and tell its readers: no worker will."""
+    counting.run_ended("rollback" if action == "rollback" else "interrupted")
     if action == "rollback":
         await services.log.forget(key)
     else:
