@@ -35,7 +35,7 @@ Phase = Literal["pre", "post"]
 _sql = load("migrate")
 _TRY_LOCK, _KEEP_LOCK, _STILL_LOCKED = _sql["try_lock"], _sql["keep_lock"], _sql["still_locked"]
 EXISTING_TABLES, _CREATE_TABLE = _sql["existing_tables"], _sql["create_table"]
-_APPLIED, _RECORD, _ABSENT = _sql["applied"], _sql["record"], _sql["absent"]
+_APPLIED, _RECORD, _ABSENT, _PRESENT = _sql["applied"], _sql["record"], _sql["absent"], _sql["present"]
 _LOCK_TIMEOUT, _LOCK_TIMEOUT_ON, _LOCK_TIMEOUT_OFF = _sql.lock_timeout, _sql.lock_timeout_on, _sql.lock_timeout_off
 _CHECKPOINT_VERSION, _STORE_VERSION = _sql["checkpoint_version"], _sql["store_version"]
 
@@ -45,6 +45,7 @@ _DROPPED = re.compile(r"^drop table (?:if exists )?(\w+)", re.MULTILINE)
 _NO_TRANSACTION = "-- no-transaction"
 _COMMAND = "waystation migrate"
 _CHECKPOINTS, _STORE = "langgraph-checkpoints", "langgraph-store"
+_CHECKPOINT_TABLES, _STORE_TABLES = ["checkpoints", "checkpoint_blobs", "checkpoint_writes"], ["store"]
 _LOCK_ATTEMPTS = 60
 _LOCK_PAUSE_S = 1.0
 _Conn = AsyncConnection[Any]
@@ -153,6 +154,7 @@ def name_of(step: Step) -> str:
 
 async def pending_steps(conn: _Conn, phase: Phase | None, known: Sequence[Migration]) -> list[Step]:
     """What is not applied yet, in the order of application. Raises MigrationError on a foreign or edited schema."""
+    await _refuse_strangers(conn, known)
     ours, checkpoints, store = await _row(conn, EXISTING_TABLES)
     steps: list[Step] = []
     if phase != "post":
@@ -164,6 +166,21 @@ async def pending_steps(conn: _Conn, phase: Phase | None, known: Sequence[Migrat
     _refuse_foreign(applied, known)
     steps += [one for one in known if one.name not in applied and phase in (None, one.phase)]
     return steps
+
+
+async def _refuse_strangers(conn: _Conn, known: Sequence[Migration]) -> None:
+    """Somebody else's tables that have our names are found before anything is written beside them."""
+    names = [tables_of(known), _CHECKPOINT_TABLES, _STORE_TABLES]
+    wanted = {"names": [name for some in names for name in some]}
+    found = {name for (name,) in await (await conn.execute(_PRESENT, wanted)).fetchall()}
+    # Looked at afterwards: whoever migrates at this moment makes the record before the tables.
+    recorded = await _row(conn, EXISTING_TABLES)
+    strange = [name for here, some in zip(recorded, names, strict=True) if not here for name in some if name in found]
+    if strange:
+        raise MigrationError(
+            f"The database has tables that Waystation needs and did not make: {', '.join(strange)}. Nothing was "
+            "changed. Give it a database of its own in DATABASE_URI, or a schema of its own there (search_path)."
+        )
 
 
 def _refuse_foreign(applied: dict[str, str], known: Sequence[Migration]) -> None:

@@ -109,6 +109,18 @@ async def test_older_version_serves_beside_the_next_until_its_post_files_ran(emp
             await look(empty_database_uri, known=[_TABLE])
 
 
+@pytest.mark.parametrize("table", ["t", "checkpoint_blobs", "store"])
+async def test_tables_of_somebody_else_are_left_alone(empty_database_uri: str, table: str) -> None:
+    await _rows(empty_database_uri, f"create table {table} (theirs text)")
+    for look in (migrate, check, plan):
+        with pytest.raises(MigrationError, match=rf"did not make: {table}\. Nothing was changed"):
+            await look(empty_database_uri, known=[_TABLE])
+    found = await _rows(
+        empty_database_uri, "select relname::text from pg_class where relnamespace = 'public'::regnamespace"
+    )
+    assert found == [(table,)]
+
+
 async def test_check_of_an_empty_database_names_the_command(empty_database_uri: str) -> None:
     with pytest.raises(MigrationError, match="Run `waystation migrate`"):
         await check(empty_database_uri)

@@ -49,6 +49,10 @@ set lock_timeout = 0;
 -- Which of these tables are not there.
 select n from unnest(%(names)s::text[]) as n where to_regclass(n) is null;
 
+-- name: present
+-- Which of these tables are there.
+select n from unnest(%(names)s::text[]) as n where to_regclass(n) is not null;
+
 -- name: sizes
 -- Roughly how many rows tables have; only those that are there. Minus one: nobody has counted yet.
 select n, c.reltuples::bigint
