@@ -51,8 +51,9 @@ async def test_the_nearest_are_found_by_the_index_of_pgvector(db: Database) -> N
 
         async def is_built() -> bool:
             async with db.connection() as conn:
-                name = "store_vectors_hnsw_cosine_vector_idx"
-                row = await (await conn.execute("select to_regclass(%s) is not null", [name])).fetchone()
+                # Built concurrently, it is there before it can be used.
+                statement = "select indisvalid from pg_index where indexrelid = to_regclass(%s)"
+                row = await (await conn.execute(statement, ["store_vectors_hnsw_cosine_vector_idx"])).fetchone()
             return row == (True,)
 
         await eventually(is_built)
