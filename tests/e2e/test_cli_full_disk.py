@@ -105,3 +105,17 @@ def test_a_file_that_another_backup_writes_is_left_alone(filled: str, tmp_path: 
         code, said = waystation("backup", str(place), uri=filled)
     assert (code, said) == (1, f"Error: {place}: another backup is being written to it\n")
     assert place.read_bytes() == b""
+
+
+def test_a_folder_that_another_backup_writes_is_left_alone(filled: str, tmp_path: Path) -> None:
+    place = tmp_path / "folder"
+    place.mkdir()
+    other = os.open(place, os.O_RDONLY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        code, said = waystation("backup", str(place), uri=filled)
+    finally:
+        os.close(other)
+    assert (code, said) == (1, f"Error: {place}: another backup is being written to it\n")
+    assert not list(place.rglob("*.gz"))
+    assert waystation("backup", str(place), uri=filled)[0] == 0

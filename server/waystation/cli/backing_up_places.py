@@ -9,6 +9,7 @@ A part that is there already is not written again, so that an interrupted backup
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import sys
 from abc import ABC, abstractmethod
@@ -90,10 +91,13 @@ class Folder(Place):
         super().__init__(str(path))
         self._path = path
         self._parts = path / "parts"
+        self._lock: int | None = None
 
     def open_for_writing(self) -> int:
         try:
             self._parts.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self._path, os.O_RDONLY)
+            keep_others_out(self._lock, self.name)  # the last manifest of two would win
         except OSError as error:
             raise UsageError(f"{self.name}: {error.strerror}") from None
         if (self._path / MANIFEST).exists():
@@ -123,6 +127,11 @@ class Folder(Place):
                 half.unlink(missing_ok=True)  # it takes what little space there is
             raise CommandError(f"{path}: {error.strerror}; repeat the command to go on") from None
 
+    def close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
     def read_manifest(self) -> bytes:
         try:
             return (self._path / MANIFEST).read_bytes()
@@ -142,6 +151,16 @@ class Folder(Place):
 
 def complete(name: str) -> UsageError:
     return UsageError(f"{name} holds a complete backup already: name another place")
+
+
+def keep_others_out(file: int, name: str) -> None:
+    """Let no second backup write there as long as `file` is open. Raises CommandError where one does."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise CommandError(f"{name}: another backup is being written to it") from None
+    except OSError:  # a network's file system without locks keeps backups all the same
+        return
 
 
 def incomplete(name: str) -> BackupRefused:

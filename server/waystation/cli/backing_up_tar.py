@@ -3,7 +3,6 @@ written to standard output cannot, and what comes from standard input is put int
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from waystation.cli.backing_up_places import Place, complete, incomplete, missing
+from waystation.cli.backing_up_places import Place, complete, incomplete, keep_others_out, missing
 from waystation.cli.failures import CommandError, UsageError
 from waystation_db.backup_format import MANIFEST, Part
 
@@ -44,10 +43,8 @@ class TarFile(Place):
     def open_for_writing(self) -> int:
         try:
             self._file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two would write over each other
+            keep_others_out(self._file.fileno(), self.name)  # two would write over each other
             self._members, end = _members(self._file)
-        except BlockingIOError:
-            raise CommandError(f"{self.name}: another backup is being written to it") from None
         except OSError as error:
             raise UsageError(f"{self.name}: {error.strerror}") from None
         if MANIFEST in self._members:
