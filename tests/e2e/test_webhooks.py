@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.errors import NotFoundError, UnprocessableEntityError
@@ -140,10 +141,18 @@ async def test_retry_after_is_heeded(server_of: ServerOf) -> None:
         assert (waiting["status"], len(it.got)) == ("pending", 1)
 
 
-async def test_a_receiver_that_never_answers_holds_up_neither_runs_nor_other_receivers(server_of: ServerOf) -> None:
-    async with server_of(webhook_timeout_s=20) as client, receiver(never_answers) as stuck, receiver() as it:
-        for _ in range(12):
-            await run(client, "steps", stuck.url)
+async def test_a_receiver_that_never_answers_holds_up_neither_runs_nor_other_receivers(
+    server_of: ServerOf, database_uri: str
+) -> None:
+    async with server_of(webhook_timeout_s=30) as client, receiver(never_answers) as stuck, receiver() as it:
+        await run(client, "steps", stuck.url)
+        await stuck.until(1)
+        async with await psycopg.AsyncConnection.connect(database_uri, autocommit=True) as conn:
+            await conn.execute(
+                "insert into webhook_delivery (delivery_id, thread_id, run_id, url, payload) "
+                "select gen_random_uuid(), thread_id, run_id, url, payload "
+                "from webhook_delivery, generate_series(1, 12)"
+            )  # all of them due at the same moment
         await stuck.until(8)
         await run(client, "steps", it.url)
         await it.until(1)

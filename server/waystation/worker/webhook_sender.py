@@ -115,7 +115,10 @@ class WebhookSender:
 
     async def _claim_some(self) -> bool:
         """Begin to send what is due; True when there may be more."""
-        free = min(CLAIMED_AT_ONCE, AT_A_TIME - len(self._sending))
+        busy = {host for host, count in self._hosts.items() if count >= PER_HOST}
+        # All that is claimed may be to one host.
+        fullest = max((count for host, count in self._hosts.items() if host not in busy), default=0)
+        free = min(CLAIMED_AT_ONCE, AT_A_TIME - len(self._sending), PER_HOST - fullest)
         if free <= 0:
             return False
         settings = self._services.settings
@@ -125,7 +128,7 @@ class WebhookSender:
                 limit=free,
                 lease_s=settings.webhook_timeout_s + LEASE_SPARE_S,
                 relative=self._base_url is not None,
-                busy=[host for host, count in self._hosts.items() if count >= PER_HOST],
+                busy=busy,
             )
         for delivery in claimed:
             host = _host_of(delivery.url)
