@@ -295,21 +295,62 @@ async def test_a_run_that_the_sweep_gives_up_is_counted_among_those_that_ended(d
     assert ended() == before + 1
 
 
+async def checkpoint(conn: Conn, run: NewRun, name: str, *, source: str = "loop") -> None:
+    await conn.execute(
+        "insert into checkpoints (thread_id, checkpoint_id, checkpoint, metadata) "
+        "values (%s, %s, '{}', jsonb_build_object('source', %s::text))",
+        (run.key.thread_id, name, source),
+    )
+
+
+async def crash(conn: Conn, run: NewRun) -> int:
+    """Let the run's lease run out and a worker take it up again; its crashes then."""
+    await expire(conn, run.key)
+    assert await runs.bury_poisoned(conn, max_crashes=3, lease_s=10, error="{}") == []
+    assert len(await runs.sweep_expired(conn, max_crashes=3, lease_s=10)) == 1
+    (again,) = await claim(conn) or await claim_last_chance(conn)
+    return again.crashes
+
+
 async def test_run_that_gets_further_between_crashes_is_no_poison(db: Database) -> None:
     async with db.connection() as conn:
         await assistant(conn)
         run = new_run(await thread(conn))
         await create(conn, run, claim_for="w")
-        for step in range(6):
-            await conn.execute(
-                "insert into checkpoints (thread_id, checkpoint_id, checkpoint) values (%s, %s, '{}')",
-                (run.key.thread_id, f"step-{step}"),
-            )
-            await expire(conn, run.key)
-            assert await runs.bury_poisoned(conn, max_crashes=3, lease_s=10, error="{}") == []
-            assert await runs.sweep_expired(conn, max_crashes=3, lease_s=10) == [(run.key, step + 1)]
-            (again,) = await claim(conn)
-            assert again.crashes == 1
+        for step in range(7):
+            await checkpoint(conn, run, f"step-{step}")
+            # The second one may have been where the first one was: its steps did not wait for their checkpoints.
+            assert await crash(conn, run) == (2 if step == 1 else 1)
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+async def test_poison_that_was_ahead_of_its_checkpoints_is_executed_three_times(db: Database, ahead: int) -> None:
+    """At the first crash neither the input nor the steps before the poison were written down; later ones wait."""
+    async with db.connection() as conn:
+        await assistant(conn)
+        run = new_run(await thread(conn))
+        await create(conn, run, claim_for="w")
+        assert await crash(conn, run) == 1
+        await checkpoint(conn, run, "step--1", source="input")
+        for step in range(ahead):
+            await checkpoint(conn, run, f"step-{step}")
+        assert await crash(conn, run) == 2
+        await expire(conn, run.key)
+        assert await runs.sweep_expired(conn, max_crashes=3, lease_s=10) == []
+        (buried,) = await runs.bury_poisoned(conn, max_crashes=3, lease_s=10, error="{}")
+        assert (buried.key, buried.attempt) == (run.key, 3)
+
+
+async def test_crashes_far_apart_are_not_added_up(db: Database) -> None:
+    async with db.connection() as conn:
+        await assistant(conn)
+        run = new_run(await thread(conn))
+        await create(conn, run, claim_for="w")
+        await checkpoint(conn, run, "step-0")
+        assert await crash(conn, run) == 1
+        for step in range(1, 5):
+            await checkpoint(conn, run, f"step-{step}")
+        assert [await crash(conn, run), await crash(conn, run)] == [1, 2]
 
 
 async def test_live_lease_is_not_swept(db: Database) -> None:

@@ -327,7 +327,7 @@ with expired as (
 )
 update run
 set status = 'pending', lease_expires_at = null, claimed_by = null, crashes = waystation_crashes(run),
-    crashed_at = waystation_head(run), updated_at = clock_timestamp()
+    crashed_at = waystation_crash_place(run), updated_at = clock_timestamp()
 from expired e
 where run.tenant_id = e.tenant_id and run.thread_id = e.thread_id and run.run_id = e.run_id
   and run.status = 'running' and run.lease_expires_at < now()

@@ -252,6 +252,8 @@ class Execution:
     async def _stream_graph(self, graph: AnyGraph) -> Outcome:
         run = self.claimed
         durability = run.kwargs.get("durability") or "async"
+        if run.crashes and durability == "async":
+            durability = "sync"  # so that the next crash tells at which step: what kills processes is tried three times
         saver = self._side.saver.for_run(
             run.key, run.attempt, begins_thread=run.begins_thread, in_background=durability == "async"
         )
