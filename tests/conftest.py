@@ -6,6 +6,7 @@ WAYSTATION_TEST_BINDIR=/usr/lib/postgresql/15/bin    runs them on that Postgres 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -22,6 +23,14 @@ from waystation_db.migrate import migrate
 from waystation_db.pool import Database
 
 _TEMPLATE = "waystation_template"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What imports and thousands of collected tests are made of is never garbage: nobody need look through it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 @pytest.fixture(scope="session")
