@@ -74,10 +74,10 @@ async def test_it_ends_when_its_time_is_over(live_server: LiveServer) -> None:
 
 
 def test_reports_are_written_and_hold_no_header(live_server: LiveServer, tmp_path: Path) -> None:
-    page, data = tmp_path / "new" / "bench.html", tmp_path / "bench.json"
+    page, data, picture = tmp_path / "new" / "bench.html", tmp_path / "bench.json", tmp_path / "bench.png"
     command = [*BENCH, "--url", live_server.url, "-g", "steps", "--input", '{"n": 0}', "--runs", "5", "-n", "2"]
     options = ["--report", str(page), "--report", str(data), "-H", "x-api-key: s3cret", "--mode", "stream"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=110)
+    done = subprocess.run([*command, *options, "--report", str(picture)], capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     assert "5 runs of 'steps' by stream, 2 clients" in done.stdout
     told = json.loads(data.read_text())
@@ -85,6 +85,8 @@ def test_reports_are_written_and_hold_no_header(live_server: LiveServer, tmp_pat
     assert told["server"]["flags"]["assistants"]
     assert page.read_text().count("<svg") == 3
     assert "s3cret" not in page.read_text() + data.read_text()
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert done.stderr == ""
 
 
 def test_ctrl_c_reports_what_was_measured(live_server: LiveServer) -> None:
@@ -121,7 +123,7 @@ async def _requests(client: httpx.AsyncClient) -> float:
         (["--run-config", "[]"], 2, "--run-config must be a JSON object"),
         (["--header", "nothing"], 2, "expected `name: value`"),
         (["--url", "ftp://x"], 2, "begins neither with http:// nor with https://"),
-        (["--report", "bench.pdf"], 2, "neither with .html nor with .json"),
+        (["--report", "bench.pdf"], 2, "expected a name that ends with .html, .json or .png"),
         (["--url", "http://127.0.0.1:9"], 1, "http://127.0.0.1:9 does not answer"),
         (["--url", "http://"], 2, "--url http://: it names no host"),
         (["--url", "http://127.0.0.1:99999"], 2, "--url http://127.0.0.1:99999: Port out of range"),
@@ -140,6 +142,16 @@ async def _requests(client: httpx.AsyncClient) -> float:
 def test_what_cannot_be_measured_is_told(options: list[str], code: int, said: str) -> None:
     done = subprocess.run([*BENCH, *options], capture_output=True, text=True, timeout=110)
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+
+
+def test_a_picture_without_its_library_is_refused_before_the_load(tmp_path: Path) -> None:
+    blocked = "import sys; sys.modules['matplotlib'] = None; from waystation.cli import main; main()"
+    options = ["bench", "--url", "http://127.0.0.1:9", "--report", str(tmp_path / "bench.png")]
+    done = subprocess.run([sys.executable, "-c", blocked, *options], capture_output=True, text=True, timeout=110)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "Error: a picture needs matplotlib: pip install 'waystation[plots]'\n",
+    )
 
 
 @pytest.mark.parametrize("mode", ["wait", "stream", "background"])

@@ -7,7 +7,7 @@ import os
 import signal
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from rich.console import Console
@@ -24,11 +24,12 @@ def bench_server(load: Load, *, reports: list[Path], max_error_rate: float, prog
     """Measure, print and write the reports.
 
     Raises:
-        UsageError: a report's name says no format, or its place cannot be written. CommandError: the server cannot be
-            measured, more runs failed than allowed, or a report is lost.
+        UsageError: a report's name says no format, its place cannot be written, or what draws it is not installed.
+        CommandError: the server cannot be measured, more runs failed than allowed, or a report is lost.
     """
     for report in reports:
         _check_place(report)
+    written_by = {report: _writer_of(report) for report in reports}
     try:
         info, outcome = asyncio.run(_measured(load, progress=progress))
     except RunFailed as error:
@@ -36,7 +37,7 @@ def bench_server(load: Load, *, reports: list[Path], max_error_rate: float, prog
     found, at = summary(outcome), datetime.now(UTC).isoformat(timespec="seconds")
     for line in lines(load, found):
         say(line)
-    lost = [error for report in reports if (error := _write(report, load, outcome, info, at=at))]
+    lost = [error for report in reports if (error := _write(report, written_by[report](load, outcome, info, at=at)))]
     if lost:
         raise CommandError("; ".join(lost))
     if found.error_rate > max_error_rate or not found.runs:
@@ -69,8 +70,8 @@ async def _measured(load: Load, *, progress: bool) -> tuple[dict[str, Any], Outc
 
 def _check_place(report: Path) -> None:
     """Known before an hour of load, and not after it."""
-    if report.suffix not in (".html", ".json"):
-        raise UsageError(f"--report {report}: its name ends neither with .html nor with .json")
+    if report.suffix not in (".html", ".json", ".png"):
+        raise UsageError(f"--report {report}: expected a name that ends with .html, .json or .png")
     try:
         report.parent.mkdir(parents=True, exist_ok=True)
         is_folder = report.is_dir()
@@ -80,14 +81,35 @@ def _check_place(report: Path) -> None:
         raise UsageError(f"--report {report}: expected a file that may be written")
 
 
-def _write(report: Path, load: Load, outcome: Outcome, info: dict[str, Any], *, at: str) -> str | None:
+class _Writer(Protocol):
+    """Makes a report's bytes of what was measured."""
+
+    def __call__(self, load: Load, outcome: Outcome, info: dict[str, Any], *, at: str) -> bytes: ...
+
+
+def _writer_of(report: Path) -> _Writer:
+    """Raises UsageError: what it takes is not installed."""
+    if report.suffix == ".png":
+        # Imported here: matplotlib is an extra.
+        from waystation.cli.bench_picture import as_picture
+
+        return as_picture
+    return _json if report.suffix == ".json" else _page
+
+
+def _json(load: Load, outcome: Outcome, info: dict[str, Any], *, at: str) -> bytes:
+    told = as_json(load, outcome, info, at=at)
+    return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+
+
+def _page(load: Load, outcome: Outcome, info: dict[str, Any], *, at: str) -> bytes:
+    return as_page(load, outcome, info, at=at).encode()
+
+
+def _write(report: Path, data: bytes) -> str | None:
     """None, or why it could not be written: the other reports are."""
     try:
-        if report.suffix == ".json":
-            told = as_json(load, outcome, info, at=at)
-            report.write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
-        else:
-            report.write_text(as_page(load, outcome, info, at=at), encoding="utf-8")
+        report.write_bytes(data)
     except OSError as error:
         return f"{report} cannot be written: {error.strerror}"
     say(f"  report: {report}")

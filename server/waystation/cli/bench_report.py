@@ -12,6 +12,8 @@ from typing import Any, Final
 from waystation.cli.bench_load import Load, Outcome, Sample
 
 PARTS: Final = (0.5, 0.9, 0.95, 0.99, 1.0)
+GOOD: Final = "#2563eb"
+BAD: Final = "#dc2626"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Summary:
 
 def summary(outcome: Outcome) -> Summary:
     """The figures of a load."""
-    good = [sample for sample in outcome.samples if sample.error is None]
+    good = succeeded(outcome.samples)
     errors = Counter(sample.error for sample in outcome.samples if sample.error is not None)
     return Summary(
         runs=len(outcome.samples),
@@ -46,6 +48,11 @@ def summary(outcome: Outcome) -> Summary:
         events=sum(sample.events for sample in good),
         errors=dict(errors.most_common()),
     )
+
+
+def succeeded(samples: Sequence[Sample]) -> list[Sample]:
+    """Those without an error, in their order."""
+    return [sample for sample in samples if sample.error is None]
 
 
 def percentiles(values: Sequence[float]) -> dict[float, float]:
@@ -70,12 +77,30 @@ def lines(load: Load, found: Summary) -> list[str]:
     return shown
 
 
+def headline(load: Load, outcome: Outcome, info: dict[str, Any], *, at: str) -> tuple[str, list[str]]:
+    """A title, and the lines below it: the runs, how many succeeded, the server, then percentiles and errors."""
+    ran, ended, *more = lines(load, summary(outcome))
+    server = f"  server {info.get('version', 'unknown')}{'; stopped before its end' if outcome.cut_short else ''}"
+    return f"{load.graph} on {load.url}, {at}", [ran, ended, server, *more]
+
+
+def shares(values: Sequence[float]) -> list[tuple[float, float]]:
+    """Each value in ascending order, and which part of them, up to 1, is no larger."""
+    return [(value, (n + 1) / len(values)) for n, value in enumerate(sorted(values))]
+
+
+def ended_by_second(samples: Sequence[Sample]) -> Counter[int]:
+    """How many runs succeeded in each second since the load began."""
+    return Counter(int(sample.due_s + sample.total_s) for sample in succeeded(samples))
+
+
 def _row(name: str, at: dict[float, float]) -> str:
-    told = "  ".join(f"{'max' if part == 1 else f'p{part * 100:g}'} {_ms(value)}" for part, value in at.items())
+    told = "  ".join(f"{'max' if part == 1 else f'p{part * 100:g}'} {duration(value)}" for part, value in at.items())
     return f"  {name:<12} {told or '-'}"
 
 
-def _ms(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """`295.3 ms` or `2.40 s`."""
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
@@ -95,10 +120,10 @@ def as_json(load: Load, outcome: Outcome, info: dict[str, Any], *, at: str) -> d
 def as_page(load: Load, outcome: Outcome, info: dict[str, Any], *, at: str) -> str:
     """One HTML file without scripts: the figures, latency over time, its distribution, runs per second."""
     found = summary(outcome)
-    good = [sample for sample in outcome.samples if sample.error is None]
-    head = escape(f"{load.graph} on {load.url}, {at}")
+    title, told = headline(load, outcome, info, at=at)
+    head = escape(title)
     rows = "\n".join(
-        f"<tr><th>{name}</th>" + "".join(f"<td>{_ms(value)}</td>" for value in at_parts.values()) + "</tr>"
+        f"<tr><th>{name}</th>" + "".join(f"<td>{duration(value)}</td>" for value in at_parts.values()) + "</tr>"
         for name, at_parts in (("latency", found.total_s), ("first event", found.first_s))
         if at_parts
     )
@@ -112,15 +137,14 @@ table {{ border-collapse: collapse }}
 th, td {{ padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd }}
 h1 {{ font-size: 1.4rem }} h2 {{ font-size: 1.1rem }}
 svg {{ width: 100%; height: auto; margin: .5rem 0 1.5rem }} text {{ font: 11px system-ui, sans-serif; fill: #555 }}
-.grid {{ stroke: #e4e4e4 }} .good {{ fill: #2563eb }} .bad {{ fill: #dc2626 }} .line {{ stroke: #2563eb; fill: none }}
+.grid {{ stroke: #e4e4e4 }} .good {{ fill: {GOOD} }} .bad {{ fill: {BAD} }} .line {{ stroke: {GOOD}; fill: none }}
 </style></head><body>
 <h1>{head}</h1>
-<p>{"<br>".join(escape(line.strip()) for line in lines(load, found)[:2])}
-<br>server {escape(str(info.get("version", "unknown")))}{"; stopped before its end" if outcome.cut_short else ""}</p>
+<p>{"<br>".join(escape(line.strip()) for line in told[:3])}</p>
 <table><tr><th></th>{heads}</tr>{rows}</table>
 {f"<h2>Errors</h2><ul>{errors}</ul>" if errors else ""}
 <h2>Latency over time</h2>{_scatter(outcome.samples)}
-<h2>Share of runs within a time</h2>{_distribution([sample.total_s for sample in good])}
+<h2>Share of runs within a time</h2>{_distribution([sample.total_s for sample in succeeded(outcome.samples)])}
 <h2>Runs that ended, per second</h2>{_bars(outcome.samples)}
 </body></html>
 """
@@ -153,8 +177,8 @@ def _frame(
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">{grid}{marks}</svg>'
 
 
-def _nice(value: float) -> float:
-    """The next 1, 2 or 5 of a power of ten."""
+def nice(value: float) -> float:
+    """Where an axis may end: the next 1, 2 or 5 of a power of ten."""
     if value < 1e-6:
         return 1e-6
     power = 10 ** ceil(log10(value) - 1)
@@ -165,34 +189,34 @@ def _scatter(samples: Sequence[Sample]) -> str:
     if not samples:
         return "<p>nothing was measured</p>"
     last = max(sample.due_s for sample in samples) or 1.0
-    most = _nice(max(sample.total_s for sample in samples))
+    most = nice(max(sample.total_s for sample in samples))
     marks = "".join(
         f'<circle class="{"bad" if sample.error else "good"}" r="2" fill-opacity=".5" '
         f'cx="{_x(sample.due_s / last):.1f}" cy="{_y(sample.total_s / most):.1f}"/>'
         for sample in samples
     )
-    return _frame(marks, x_max=last, x_text=_ms, y_max=most, y_text=_ms)
+    return _frame(marks, x_max=last, x_text=duration, y_max=most, y_text=duration)
 
 
 def _distribution(values: Sequence[float]) -> str:
     if not values:
         return "<p>no run succeeded</p>"
-    ranked = sorted(values)
-    most = _nice(ranked[-1])
-    points = " ".join(f"{_x(value / most):.1f},{_y((n + 1) / len(ranked)):.1f}" for n, value in enumerate(ranked))
+    ranked = shares(values)
+    most = nice(ranked[-1][0])
+    points = " ".join(f"{_x(value / most):.1f},{_y(share):.1f}" for value, share in ranked)
     line = f'<polyline class="line" stroke-width="2" points="{points}"/>'
-    return _frame(line, x_max=most, x_text=_ms, y_max=100, y_text=lambda part: f"{part:.0f} %")
+    return _frame(line, x_max=most, x_text=duration, y_max=100, y_text=lambda part: f"{part:.0f} %")
 
 
 def _bars(samples: Sequence[Sample]) -> str:
-    ends = Counter(int(sample.due_s + sample.total_s) for sample in samples if sample.error is None)
+    ends = ended_by_second(samples)
     if not ends:
         return "<p>no run succeeded</p>"
-    seconds, most = max(ends) + 1, _nice(max(ends.values()))
+    seconds, most = max(ends) + 1, nice(max(ends.values()))
     width = max(0.5, (_x(1) - _x(0)) / seconds - 1)
     marks = "".join(
         f'<rect class="good" x="{_x(second / seconds):.1f}" y="{_y(count / most):.1f}" width="{width:.1f}" '
         f'height="{_y(0) - _y(count / most):.1f}"/>'
         for second, count in ends.items()
     )
-    return _frame(marks, x_max=seconds, x_text=_ms, y_max=most, y_text=lambda count: f"{count:g}")
+    return _frame(marks, x_max=seconds, x_text=duration, y_max=most, y_text=lambda count: f"{count:g}")

@@ -51,7 +51,7 @@ def bench(
         list[str] | None, typer.Option("--header", "-H", help="`name: value`, sent with every request.")
     ] = None,
     report: Annotated[
-        list[Path] | None, typer.Option(help="Also write a .html page with plots, or .json with every run.")
+        list[Path] | None, typer.Option(help="Also write plots as a .html page or a .png, or every run as .json.")
     ] = None,
     max_error_rate: Annotated[float, typer.Option(min=0, max=1, help="More failed runs make the exit code 1.")] = 0.0,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the threads that were made.")] = False,
