@@ -15,6 +15,11 @@ import pytest
 
 THREAD = "01a1ff7d-a381-72b5-bbbe-05f48f1fa57b"
 FULL = Path("/dev/full")
+ENTRY = """
+insert into guard_ledger (call, call_id, kind, bills, model, price_version, usage, spent, detail, thread_id, run_id,
+    attempt, node, namespace, assistant_id, graph_id, user_id, key_id, claim)
+values ('c', 'c', 'model', true, 'm', 'v', '{}', '[]', '{}', '', '', 1, '', '', '', '', '', '', '')
+"""
 
 
 @pytest.fixture
@@ -66,6 +71,15 @@ def waystation(*arguments: str, uri: str, to: Path | None = None, file_bytes: in
 def test_what_standard_output_does_not_take_is_an_error(filled: str, arguments: tuple[str, ...]) -> None:
     said = waystation(*arguments, uri=filled, to=FULL)
     assert said == (1, "Error: standard output: No space left on device\n")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no device that is always full")
+def test_a_ledger_whose_file_finds_no_room_is_an_error(filled: str, tmp_path: Path) -> None:
+    with psycopg.connect(filled) as conn:
+        conn.execute(ENTRY)
+    said = waystation("ledger", "export", "-o", str(FULL), uri=filled)
+    assert said == (1, "Error: /dev/full cannot be written: No space left on device\n")
+    assert waystation("ledger", "export", "-o", str(tmp_path), uri=filled)[0] == 2
 
 
 @pytest.mark.parametrize("name", ["folder", "file.tar"])

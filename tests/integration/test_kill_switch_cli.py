@@ -82,6 +82,13 @@ def test_a_key_is_stopped_by_its_id_or_by_itself(database_uri: str) -> None:
     assert made.text not in output
 
 
+def test_what_is_stopped_for_all_tenants_is_said_in_words(database_uri: str) -> None:
+    _, said = invoke("kill", "--all")
+    assert re.match(r"stopped  all tenants  \(\S{36}\)\n", said)
+    assert re.match(r"\S{36}  all tenants   everything  until it is lifted\n", invoke("kill", "--list")[1])
+    assert re.match(r"stopped  tenant acme  \(", invoke("kill", "--tenant", "acme")[1])
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -148,6 +148,7 @@ def test_a_wrong_value_is_named_with_its_key_and_what_was_expected(
     assert named in message
     assert len(message.splitlines()) == 1
     assert len(message.partition(named)[2]) > 10, "it does not say what was expected"
+    assert "tuple" not in message, "JSON has lists"
 
 
 @pytest.mark.parametrize("suffix", ["ts", "tsx", "js", "mjs"])

@@ -218,5 +218,6 @@ def _wrong(item: Mapping[str, Any]) -> str:
         case "extra_forbidden" | "unexpected_keyword_argument":
             return "is not known"
         case _:
-            message: str = item["msg"].removeprefix("Value error, ")
+            # A frozen model keeps a list as a tuple, which no JSON has.
+            message: str = item["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
             return f"is {item['input']!r:.200}: {message[:1].lower()}{message[1:]}"

@@ -249,6 +249,7 @@ def _complaints(error: ValidationError) -> Iterator[str]:
         if key in told:
             continue
         told.add(key)
-        message = item["msg"].removeprefix("Value error, ")
+        # A frozen model keeps a list as a tuple, which no JSON has.
+        message = item["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
         shown = "missing" if item["type"] == "missing" else repr(item["input"])[:200]
         yield f"{key} is {shown}: {message[:1].lower()}{message[1:]}"

@@ -72,7 +72,11 @@ def sentence(error: BaseException) -> str:
     match error:
         case DatabaseUnavailable():
             text = str(error)
-            return f"{text[:1].upper()}{text[1:]}. Is it running, and does DATABASE_URI name it? (`waystation doctor`)"
+            # Postgres' own message may end with a question, or with a full stop.
+            end = "" if text.endswith((".", "?", "!")) else "."
+            return (
+                f"{text[:1].upper()}{text[1:]}{end} Is it running, and does DATABASE_URI name it? (`waystation doctor`)"
+            )
         case ConfigError():
             return error.message
         case _:

@@ -75,7 +75,9 @@ def list_kills(config: Path | None) -> None:
     found = _run(config, work)
     for one in found:
         left = "until it is lifted" if one.left_s is None else f"for {timedelta(seconds=round(one.left_s))}"
-        say(f"{one.kill_id}  {one.tenant_id:<12}  {one.scope} {one.owner}  {left}  {one.reason}".rstrip())
+        whose = "all tenants" if one.tenant_id == EVERYBODY else one.tenant_id
+        what = "everything" if (one.scope, one.owner) == ("tenant", EVERYBODY) else f"{one.scope} {one.owner}"
+        say(f"{one.kill_id}  {whose:<12}  {what}  {left}  {one.reason}".rstrip())
     if not found:
         say("Nothing is stopped.")
 
@@ -168,4 +170,5 @@ def _uuid(text: str, option: str) -> str:
 def _line(made: dict[str, Any]) -> str:
     whose = "all tenants" if made["tenant_id"] == EVERYBODY else f"tenant {made['tenant_id']}"
     until = f" until {made['until']}" if made["until"] else ""
-    return f"stopped  {made['scope']} {made['id']} of {whose}{until}  ({made['kill_id']})"
+    what = whose if made["scope"] == "tenant" else f"{made['scope']} {made['id']} of {whose}"
+    return f"stopped  {what}{until}  ({made['kill_id']})"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from waystation.catalog.project import configure
-from waystation.cli.failures import UsageError
+from waystation.cli.failures import CommandError, UsageError
 from waystation.cli.migrating import settings_of
 from waystation.cli.project_files import CONFIG_NAME
 from waystation.cli.terminal import all_to_stdout, say
@@ -37,8 +37,8 @@ def export_all(
     """Write a tenant's entries as lines of JSON. `all_kinds`: also notes of alerts and self-tests.
 
     Raises:
-        ConfigError: no DATABASE_URI. UsageError: the file cannot be written, or no time is left.
-        DatabaseUnavailable: no Postgres.
+        ConfigError: no DATABASE_URI. UsageError: the file cannot be opened, or no time is left.
+        CommandError: it finds no room. DatabaseUnavailable: no Postgres.
     """
 
     if since is not None and until is not None and since >= until:
@@ -58,10 +58,14 @@ def export_all(
             asyncio.run(write(sys.stdout.buffer))
         return
     try:
-        with output.open("wb") as file:
-            count = asyncio.run(write(file))
+        file = output.open("wb")
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error.strerror}") from None
+    try:
+        with file:
+            count = asyncio.run(write(file))
+    except OSError as error:
+        raise CommandError(f"{output} cannot be written: {error.strerror}") from None
     say(f"Entries: {count}")
 
 
