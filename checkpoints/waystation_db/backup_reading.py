@@ -204,9 +204,12 @@ async def connected(conninfo: str) -> AsyncGenerator[Conn]:
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(f"cannot connect to Postgres: {str(error).strip()}") from error
     try:
-        async with conn:
-            yield conn
+        yield conn
+        await conn.commit()
     except psycopg.OperationalError as error:
         if conn.broken:
             raise DatabaseUnavailable(f"the connection to Postgres was lost: {str(error).strip()}") from error
         raise
+    finally:
+        # Ends what is open, too: a rollback in the middle of a COPY could not be sent.
+        await conn.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Generator
@@ -59,23 +61,49 @@ main()
 """
 """The command, but for its sixth part, which it never comes to an end with."""
 
+# A part that is under way in a thread ends before the process does.
+_SLOW = (
+    _STUCK.replace("import sys,", "import signal, sys,")
+    .replace("wait()", "wait(0.5)")
+    .replace("\nmain()", "\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nmain()")
+)
+
 KINDS = {"folder": ("places", "Folder"), "file.tar": ("tar", "TarFile"), "s3://backups/x": ("s3", "Bucket")}
 
 
 async def killed(method: str, place: str, *arguments: str, uri: str, **environ: str) -> None:
     """Run a command until it is in the middle of its work, and kill it."""
+    await _stopped(_STUCK, signal.SIGKILL, method, place, *arguments, uri=uri, **environ)
+
+
+async def interrupted(method: str, place: str, *arguments: str, uri: str) -> tuple[int | None, str]:
+    """Run a command until it is in the middle of its work, and send Ctrl-C: exit code and standard error."""
+    return await _stopped(_SLOW, signal.SIGINT, method, place, *arguments, uri=uri)
+
+
+async def _stopped(
+    code: str, number: int, method: str, place: str, *arguments: str, uri: str, **environ: str
+) -> tuple[int | None, str]:
     kind = next(kind for name, kind in KINDS.items() if place.endswith(name))
-    code = _STUCK.format(module=kind[0], kind=kind[1], method=method)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, *arguments, stdout=PIPE, env={**os.environ, "DATABASE_URI": uri, **environ}
+        sys.executable,
+        *("-c", code.format(module=kind[0], kind=kind[1], method=method), *arguments),
+        stdout=PIPE,
+        stderr=PIPE,
+        env={**os.environ, "DATABASE_URI": uri, **environ},
+        start_new_session=True,
     )
     try:
         assert process.stdout is not None
         async with asyncio.timeout(100):
             assert await process.stdout.readline() == b"five parts\n"
+            process.send_signal(number)
+            _, said = await process.communicate()
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
         await process.wait()
+    return process.returncode, said.decode()
 
 
 def where(place: str, folder: Path) -> str:
@@ -122,6 +150,21 @@ async def test_a_killed_restore_goes_on_and_shows_nothing_until_its_end(
     assert "Went on: 5 of" in said
     assert await dump(uri) == await dump(filled)
     assert "There was nothing" in await command("restore", "--abandon", database_uri=uri)
+
+
+async def test_ctrl_c_in_a_backup_and_in_a_restore_is_a_sentence_and_both_go_on(
+    filled: str, empty_database_uri: str, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "folder")
+    stopped = (130, "Stopped before its end; repeat the command to go on\n")
+    assert await interrupted("put", path, "backup", path, *SMALL, uri=filled) == stopped
+    assert " parts are there." in await command("backup", path, *SMALL, database_uri=filled)
+
+    code, said = await interrupted("read", path, "restore", path, "--jobs", "1", uri=empty_database_uri)
+    assert (code, said.endswith(stopped[1]), "Traceback" in said) == (130, True, False)
+    assert not any((await dump(empty_database_uri)).values())
+    assert "Went on: " in await command("restore", path, database_uri=empty_database_uri)
+    assert await dump(empty_database_uri) == await dump(filled)
 
 
 @pytest.fixture

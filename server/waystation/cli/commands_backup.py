@@ -54,7 +54,8 @@ def create(
       waystation backup --tenant acme acme.tar
       waystation backup - | age -r ... > backup.tar.age
     """
-    with told_briefly():
+    left = "what was written is no backup" if to == "-" else "repeat the command to go on"
+    with told_briefly(interrupted=f"Stopped before its end; {left}"):
         from waystation.cli import backing_up
 
         backing_up.create(config, to, tenant=tenant, jobs=jobs, part_mb=part_mb)
@@ -108,7 +109,7 @@ def restore(
       waystation restore s3://backups/waystation/2026-11-21 --tenant acme --existing replace
       waystation restore --release
     """
-    with told_briefly():
+    with told_briefly(interrupted="Stopped before its end; repeat the command to go on"):
         if [place is not None, release, abandon].count(True) != 1:
             raise UsageError("name the place of a backup, or use --release or --abandon alone")
         from waystation.cli import backing_up

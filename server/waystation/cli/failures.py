@@ -3,6 +3,7 @@
 1  something outside is missing or taken (a port, Postgres, binaries)
 2  the command line, the environment or langgraph.json cannot be used
 3  a graph cannot be loaded
+130  Ctrl-C
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from waystation.cli.terminal import OutputLost, paint, say
 from waystation.errors import ConfigError
 from waystation_db.errors import DatabaseError, DatabaseUnavailable
 
-UNAVAILABLE, UNUSABLE, GRAPHS = 1, 2, 3
+UNAVAILABLE, UNUSABLE, GRAPHS, INTERRUPTED = 1, 2, 3, 130
 
 
 class CommandError(Exception):
@@ -50,14 +51,22 @@ Told = (CommandError, ConfigError, DatabaseError, OutputLost)
 
 
 @contextmanager
-def told_briefly(*, debug: bool = False) -> Generator[None]:
-    """Turn the errors above into one line and an exit code; with `debug` the traceback comes before it."""
+def told_briefly(*, debug: bool = False, interrupted: str = "") -> Generator[None]:
+    """Turn the errors above into one line and an exit code; with `debug` the traceback comes before it.
+
+    `interrupted`: what is said after Ctrl-C, where something is worth saying.
+    """
     try:
         yield
     except Told as error:
         if debug:
             say("".join(traceback.format_exception(error)), err=True)
         exit_with(error)
+    except KeyboardInterrupt:
+        if not interrupted:
+            raise
+        say(interrupted, err=True)
+        raise SystemExit(INTERRUPTED) from None
 
 
 def exit_with(error: BaseException) -> NoReturn:
