@@ -19,6 +19,7 @@ FIXTURES = Path(__file__).parents[1]
 FORMS = FIXTURES / "fixtures" / "projects" / "forms"
 BASIC = FIXTURES / "contract" / "fixtures" / "basic"
 _PROJECTS = (FIXTURES / "fixtures" / "projects", FIXTURES / "contract" / "fixtures")
+_NAMES = {path.stem for root in _PROJECTS for path in root.glob("*/*.py")}
 
 
 @contextmanager
@@ -27,9 +28,10 @@ def clean_imports() -> Generator[None]:
     loaded, so that no test sees another's modules: two projects may both have a `graphs.py`.
     """
     path, modules = list(sys.path), dict(sys.modules)
-    sys.path[:] = [folder for folder in path if not _is_of_a_project(folder)]
-    for name in [name for name, module in modules.items() if _is_of_a_project(getattr(module, "__file__", None))]:
-        del sys.modules[name]
+    sys.path[:] = [folder for folder in path if not _is_of_a_project(folder) and not _has_one_of_our_names(folder)]
+    for name, module in modules.items():
+        if name.partition(".")[0] in _NAMES or _is_of_a_project(getattr(module, "__file__", None)):
+            del sys.modules[name]
     try:
         yield
     finally:
@@ -41,6 +43,11 @@ def clean_imports() -> Generator[None]:
 
 def _is_of_a_project(place: str | None) -> bool:
     return place is not None and any(Path(place).is_relative_to(folder) for folder in _PROJECTS)
+
+
+def _has_one_of_our_names(folder: str) -> bool:
+    """A server of another test may serve a `graphs.py` out of a temporary folder."""
+    return any((Path(folder) / f"{name}.py").exists() for name in _NAMES)
 
 
 def _is_library(module: ModuleType) -> bool:
