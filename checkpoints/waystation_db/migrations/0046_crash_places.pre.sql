@@ -1,5 +1,6 @@
 -- Where a run crashed is told by its steps alone, and the first time not to the step: a graph whose steps do not wait for
--- their checkpoints is a little ahead of them. What kills its process is thus executed three times and not a fourth.
+-- their checkpoints is a little ahead of them. What kills its process is executed a fourth time only where it was more than
+-- three steps ahead.
 
 -- The newest step of the run's thread: how far the run has got. That its input was written down is no progress.
 create or replace function waystation_head(r run) returns text
